@@ -1,0 +1,1 @@
+"""The controller: ingest, fleet, releases, rollouts, drift and the web."""

@@ -1,0 +1,328 @@
+"""The database's tables, in SQLAlchemy Core, for SQLite now and PostgreSQL with the same code.
+
+Times are integer milliseconds since 1970-01-01 UTC (`*_ms`), JSON columns hold what messages
+hold. Current state is kept incrementally (`devices`, `device_models`), so pages never scan
+telemetry. Only `ingest` writes telemetry, only the rollout engine writes rollouts and
+assignments; every change by a person leaves a row in `audit`.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+_id = BigInteger().with_variant(Integer, "sqlite")  # SQLite autoincrements only INTEGER
+
+
+devices = Table(
+    "devices",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("site", String(63), nullable=False, index=True),
+    Column("profile", String(120), nullable=False, default=""),
+    Column("labels", JSON, nullable=False, default=dict),
+    Column("facts", JSON, nullable=False, default=dict),
+    Column("public_key", LargeBinary, nullable=False),
+    Column("enrolled_ms", BigInteger, nullable=False),
+    Column("revoked_ms", BigInteger),
+    Column("online", Boolean, nullable=False, default=False),
+    Column("status", String(20), nullable=False, default="unknown"),  # + offline, set by the web
+    Column("reason", Text, nullable=False, default=""),
+    Column("boot_id", String(40), nullable=False, default=""),
+    Column("agent_version", String(40), nullable=False, default=""),
+    Column("last_seen_ms", BigInteger),
+    Column("clock_synced", Boolean, nullable=False, default=True),
+    Column("reported_desired_sequence", BigInteger, nullable=False, default=0),
+    Column("health", JSON, nullable=False, default=dict),  # the newest Health message
+)
+
+device_models = Table(
+    "device_models",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("model", String(63), primary_key=True),
+    Column("active_version", String(40)),
+    Column("active_sequence", BigInteger),
+    Column("active_manifest", String(64)),
+    Column("active_variant", String(80)),
+    Column("last_good_version", String(40)),
+    Column("candidate_version", String(40)),
+    Column("candidate_state", String(40)),
+    Column("runtime", String(40)),
+    Column("runtime_version", String(40)),
+    Column("kernels", String(40)),
+    Column("latency_p95_us", Float),
+    Column("failed_ratio", Float),
+    Column("rows_per_second", Float),
+    Column("anomaly_ratio", Float),
+    Column("drift", Float),  # largest noise-corrected PSI of any feature in the last windows
+    Column("drift_feature", String(80)),
+    Column("updated_ms", BigInteger),
+)
+
+device_boots = Table(  # what of each boot is committed: makes delivery exactly once in effect
+    "device_boots",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("boot_id", String(40), primary_key=True),
+    Column("ranges", JSON, nullable=False),
+    Column("first_ms", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+)
+
+enrolment_tokens = Table(
+    "enrolment_tokens",
+    metadata,
+    Column("token_id", String(63), primary_key=True),
+    Column("secret", LargeBinary),  # deleted on use and on expiry
+    Column("device", String(63)),  # bound to one device, or any
+    Column("site", String(63)),
+    Column("labels", JSON, nullable=False, default=dict),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("used_ms", BigInteger),
+    Column("used_by", String(63)),
+)
+
+windows = Table(
+    "windows",
+    metadata,
+    Column("id", _id, primary_key=True),
+    Column("device", String(63), nullable=False),
+    Column("model", String(63), nullable=False),
+    Column("version", String(40), nullable=False),
+    Column("release_sequence", BigInteger, nullable=False),
+    Column("slot", String(20), nullable=False),
+    Column("start_ms", BigInteger, nullable=False),
+    Column("end_ms", BigInteger, nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+    Column("in_count", BigInteger, nullable=False),
+    Column("ok", BigInteger, nullable=False),
+    Column("dropped", JSON, nullable=False),
+    Column("failed", JSON, nullable=False),
+    Column("latency_p50_us", Float, nullable=False),
+    Column("latency_p95_us", Float, nullable=False),
+    Column("latency_p99_us", Float, nullable=False),
+    Column("latency_max_us", Float, nullable=False),
+    Column("latency_counts", JSON, nullable=False),
+    Column("worker_restarts", Integer, nullable=False),
+    Column("worker_pss_bytes", BigInteger, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Index("windows_by_device", "device", "model", "end_ms"),
+    Index("windows_by_release", "model", "release_sequence", "end_ms"),
+)
+
+statistics = Table(
+    "statistics",
+    metadata,
+    Column("id", _id, primary_key=True),
+    Column("device", String(63), nullable=False),
+    Column("model", String(63), nullable=False),
+    Column("version", String(40), nullable=False),
+    Column("release_sequence", BigInteger, nullable=False),
+    Column("slot", String(20), nullable=False),
+    Column("baseline", String(64), nullable=False),
+    Column("start_ms", BigInteger, nullable=False),
+    Column("end_ms", BigInteger, nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("lost", BigInteger, nullable=False),
+    Column("features", JSON, nullable=False),  # list of FieldStatistics
+    Column("outputs", JSON, nullable=False),
+    Index("statistics_by_device", "device", "model", "end_ms"),
+    Index("statistics_by_release", "model", "release_sequence", "end_ms"),
+)
+
+health = Table(
+    "health",
+    metadata,
+    Column("id", _id, primary_key=True),
+    Column("device", String(63), nullable=False),
+    Column("ts_ms", BigInteger, nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+    Column("cpu_ratio", Float, nullable=False),
+    Column("memory_available_bytes", BigInteger, nullable=False),
+    Column("agent_pss_bytes", BigInteger, nullable=False),
+    Column("workers_pss_bytes", BigInteger, nullable=False),
+    Column("outbox_rows", BigInteger, nullable=False),
+    Column("temperature_c", Float),
+    Index("health_by_device", "device", "ts_ms"),
+)
+
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("id", _id, primary_key=True),
+    Column("device", String(63), nullable=False),
+    Column("model", String(63), nullable=False),
+    Column("release_sequence", BigInteger, nullable=False),
+    Column("sample_ms", BigInteger, nullable=False),
+    Column("values", JSON, nullable=False),  # {output name: value}
+    Column("label", String(80), nullable=False, default=""),
+    Index("predictions_by_device", "device", "model", "sample_ms"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", _id, primary_key=True),
+    Column("device", String(63), nullable=False),
+    Column("ts_ms", BigInteger, nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+    Column("kind", String(40), nullable=False),
+    Column("code", String(80), nullable=False),
+    Column("severity", String(10), nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("model", String(63)),
+    Column("version", String(40)),
+    Column("rollout", String(63)),
+    Column("attempt", Integer),
+    Column("data", JSON, nullable=False),
+    Index("events_by_device", "device", "ts_ms"),
+    Index("events_by_rollout", "rollout", "id"),
+)
+
+rejections = Table(  # invalid messages: counted, never stored one by one
+    "rejections",
+    metadata,
+    Column("device", String(63), primary_key=True),  # "" where the topic names none
+    Column("channel", String(40), primary_key=True),
+    Column("code", String(80), primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("first_ms", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False),
+    Column("example", Text, nullable=False),  # sentence of the latest
+)
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("model", String(63), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("version", String(40), nullable=False),
+    Column("manifest_sha256", String(64), nullable=False, index=True),
+    Column("manifest_length", BigInteger, nullable=False),
+    Column("manifest", JSON, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),  # the signed Release statement
+    Column("signed_by", JSON, nullable=False),  # key ids
+    Column("published_ms", BigInteger, nullable=False),
+    Column("published_by", String(80), nullable=False),
+    Index("releases_by_version", "model", "version", unique=True),
+)
+
+files = Table(  # bytes are on disk, named by hash
+    "files",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("length", BigInteger, nullable=False),
+)
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("rollout", String(63), primary_key=True),
+    Column("model", String(63), nullable=False, index=True),
+    Column("release_sequence", BigInteger, nullable=False),
+    Column("version", String(40), nullable=False),
+    Column("previous_sequence", BigInteger),  # what a rollback returns to
+    Column("selector", String(400), nullable=False),
+    Column("state", String(20), nullable=False, index=True),
+    Column("reason", Text, nullable=False, default=""),
+    Column("options", JSON, nullable=False),  # waves, soak, gates, timeouts, as given
+    Column("created_ms", BigInteger, nullable=False),
+    Column("created_by", String(80), nullable=False),
+    Column("started_ms", BigInteger),
+    Column("finished_ms", BigInteger),
+    Column("updated_ms", BigInteger, nullable=False),
+)
+
+waves = Table(
+    "waves",
+    metadata,
+    Column("rollout", String(63), primary_key=True),
+    Column("number", Integer, primary_key=True),  # from 1
+    Column("name", String(40), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("reason", Text, nullable=False, default=""),
+    Column("size", Integer, nullable=False),
+    Column("gates", JSON, nullable=False),  # [{name, value, limit, samples, verdict, sentence}]
+    Column("released_ms", BigInteger),
+    Column("soaking_ms", BigInteger),
+    Column("finished_ms", BigInteger),
+)
+
+executions = Table(
+    "executions",
+    metadata,
+    Column("rollout", String(63), primary_key=True),
+    Column("device", String(63), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("wave", Integer, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("code", String(80), nullable=False, default=""),
+    Column("sentence", Text, nullable=False, default=""),
+    Column("previous_sequence", BigInteger),  # what this device ran before
+    Column("previous_version", String(40)),
+    Column("offered_ms", BigInteger),
+    Column("updated_ms", BigInteger, nullable=False),
+    Index("executions_by_device", "device", "updated_ms"),
+    Index("executions_by_state", "rollout", "state"),
+)
+
+assignments = Table(  # what each device shall run; the director turns rows into desired states
+    "assignments",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("model", String(63), primary_key=True),
+    Column("release_sequence", BigInteger, nullable=False),
+    Column("rollout", String(63), nullable=False, default=""),
+    Column("wave", Integer, nullable=False, default=0),
+    Column("attempt", Integer, nullable=False, default=0),
+    Column("intent", String(20), nullable=False, default="update"),
+    Column("probation_seconds", Float),
+    Column("updated_ms", BigInteger, nullable=False),
+)
+
+desired = Table(
+    "desired",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("dirty", Boolean, nullable=False, default=True),  # assignments changed, sign anew
+    Column("published_sequence", BigInteger, nullable=False, default=0),
+)
+
+audit = Table(  # hash-chained: each row's hash covers the row and the hash before it
+    "audit",
+    metadata,
+    Column("id", _id, primary_key=True),
+    Column("ts_ms", BigInteger, nullable=False),
+    Column("actor", String(80), nullable=False),
+    Column("action", String(80), nullable=False),
+    Column("subject", String(200), nullable=False),
+    Column("data", JSON, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("key", String(80), primary_key=True),
+    Column("value", JSON, nullable=False),
+)

@@ -1,0 +1,1 @@
+"""Hardware profiles, one TOML each; data, read through `shoal.profiles`."""

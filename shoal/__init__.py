@@ -1,0 +1,8 @@
+"""Shoal puts TFLite models on fleets of sensor gateways and keeps them honest there.
+
+This package is what the agent, the controller and users share: the wire contract
+(`shoal.protocol`), packages, profiles, baselines and statistics, the client and the CLI.
+It imports neither `agent` nor `controller`.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,5 @@
+"""The operators' command `shoal`."""
+
+
+def main() -> None:
+    """Run the command."""

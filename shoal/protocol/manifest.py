@@ -1,0 +1,307 @@
+"""The package manifest: what a release is, in its author's words.
+
+A package (`*.shoal`) is the manifest and the files it names, each by SHA-256. Everything a
+device does with a model comes from here: which file for which hardware, what goes in, which
+closed list of steps surrounds it, what must come out, what normal data looks like, and when
+to give up on it. No code travels in a package.
+
+`decode_manifest` checks shape and cross-references; whether the files hold what they should is
+checked where they are opened (`shoal.package`, the agent's updater).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+from shoal.errors import InvalidInputError
+from shoal.ids import DIGEST_PATTERN, NAME_PATTERN, VERSION_PATTERN
+from shoal.protocol import SCHEMA
+
+MAX_MANIFEST_BYTES = 1024 * 1024
+
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
+Version = Annotated[str, Meta(pattern=VERSION_PATTERN)]
+Sha256 = Annotated[str, Meta(pattern=DIGEST_PATTERN)]
+FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Field = Annotated[str, Meta(min_length=1, max_length=80)]
+Positive = Annotated[int, Meta(ge=1, le=2**40)]
+
+
+class FileEntry(Struct, kw_only=True, frozen=True):
+    """One file of the package; on a device and in the controller it is stored by its hash."""
+
+    name: FileName
+    sha256: Sha256
+    length: Annotated[int, Meta(ge=0, le=2**32)]
+
+
+class Requires(Struct, kw_only=True, frozen=True):
+    """What a variant needs of a device, with the keys of a hardware profile. Absent: anything."""
+
+    arch: list[str] = []
+    """Any one of these, as `platform.machine()` says it."""
+    memory_mb: int = 0
+    disk_mb: int = 0
+    cpu_features: list[str] = []
+    """All of these."""
+    delegates: list[str] = []
+    """All of these."""
+    runtime_version: str = ""
+    """Lowest runtime version, e.g. 2.1.0."""
+
+
+class Variant(Struct, kw_only=True, frozen=True):
+    """One file that realises the model for some hardware; the highest fitting priority wins."""
+
+    name: Field
+    runtime: Literal["tflite", "onnx", "numpy"] = "tflite"
+    file: FileName
+    precision: Literal["float32", "float16", "int8"] = "float32"
+    priority: int = 0
+    requires: Requires = Requires()
+
+
+class Feature(Struct, kw_only=True, frozen=True):
+    """One input value of a row, in the units the sensor gives."""
+
+    name: Field
+    unit: str = ""
+    low: float | None = None
+    """Values outside low…high are counted out of range; they still go to the model."""
+    high: float | None = None
+    missing: Literal["drop", "fill"] = "drop"
+    """drop: a row without this value is dropped and counted as such; fill: `fill` is used."""
+    fill: float = 0.0
+
+
+class Scale(Struct, kw_only=True, frozen=True, tag="scale", tag_field="op"):
+    """Preprocess: (value - mean) / std, one number a feature."""
+
+    mean: list[float]
+    std: list[float]
+
+
+class Clip(Struct, kw_only=True, frozen=True, tag="clip", tag_field="op"):
+    """Preprocess: limit every value to low…high, after the steps before it."""
+
+    low: float
+    high: float
+
+
+class ReconstructionError(
+    Struct, kw_only=True, frozen=True, tag="reconstruction_error", tag_field="op"
+):
+    """Postprocess: mean squared difference between the model's input and output tensor."""
+
+    field: Field = "score"
+
+
+class Softmax(Struct, kw_only=True, frozen=True, tag="softmax", tag_field="op"):
+    """Postprocess: exp-normalise the output tensor (for models that give logits)."""
+
+
+class ClassScores(Struct, kw_only=True, frozen=True, tag="class_scores", tag_field="op"):
+    """Postprocess: the best class as label, its score as `field`."""
+
+    classes: list[Field]
+    field: Field = "confidence"
+
+
+class RawOutputs(Struct, kw_only=True, frozen=True, tag="raw_outputs", tag_field="op"):
+    """Postprocess: name the output tensor's values one by one."""
+
+    fields: list[Field]
+
+
+class Threshold(Struct, kw_only=True, frozen=True, tag="threshold", tag_field="op"):
+    """Postprocess: label a row by whether `field` is above a limit."""
+
+    field: Field = "score"
+    above: float
+    label: Field = "anomaly"
+    otherwise: Field = "normal"
+
+
+PreStep = Scale | Clip
+PostStep = ReconstructionError | Softmax | ClassScores | RawOutputs | Threshold
+
+
+class OutputField(Struct, kw_only=True, frozen=True):
+    """One named output value after postprocessing; the range is what sane answers stay in."""
+
+    name: Field
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+
+
+class Contract(Struct, kw_only=True, frozen=True):
+    """What goes in and what comes out.
+
+    A window is the last `window_rows` rows, flattened row by row into the input tensor of
+    `window_rows × len(features)` values; a new one starts every `stride_rows` rows.
+    """
+
+    features: Annotated[list[Feature], Meta(min_length=1, max_length=65536)]
+    outputs: Annotated[list[OutputField], Meta(min_length=1, max_length=64)]
+    window_rows: Annotated[int, Meta(ge=1, le=4096)] = 1
+    stride_rows: Annotated[int, Meta(ge=1, le=4096)] = 1
+    rate_hz: float = 0.0
+    """Rate the model was made for; 0: any."""
+    preprocess: list[PreStep] = []
+    postprocess: list[PostStep] = []
+    profile_features: bool = True
+    """Whether the device keeps statistics of every feature (not for images)."""
+
+
+class Golden(Struct, kw_only=True, frozen=True):
+    """Golden samples: raw windows and the outputs they must give, before any slot switches.
+
+    The file is JSON: {"inputs": [[…]], "outputs": [[…]]}; each input is a flattened window in
+    sensor units, each output the values of `Contract.outputs`. Tolerances are absolute
+    plus relative, per kernel family, since int8 kernels differ by up to 10 steps
+    between families (RUNTIMES measurements).
+    """
+
+    file: FileName
+    absolute: dict[str, float] = field(default_factory=lambda: {"xnnpack": 1e-3, "reference": 1e-3})
+    relative: float = 0.02
+
+
+class Probation(Struct, kw_only=True, frozen=True):
+    """When a device gives a new release up by itself. Ratios 0 to 1."""
+
+    seconds: float = 60.0
+    min_rows: int = 50
+    """Fewer answered rows than this never commit; probation goes on."""
+    max_failed_ratio: float = 0.02
+    max_out_of_range_ratio: float = 0.2
+    """Share of answers outside an output's declared range, or not finite."""
+    max_latency_ratio: float = 3.0
+    """p95 against the release before, on the same device."""
+    max_crashes: int = 1
+
+
+class Gates(Struct, kw_only=True, frozen=True):
+    """Limits a rollout's gates take from the author unless the operator sets others."""
+
+    max_failed_ratio: float = 0.02
+    max_latency_ratio: float = 1.5
+    max_prediction_shift: float = 0.5
+    """Noise-corrected PSI of outputs, canary against its own past, less the controls' change."""
+    min_rows: int = 100
+
+
+class ModelCard(Struct, kw_only=True, frozen=True):
+    """For people: what it is for and how well it does."""
+
+    summary: str = ""
+    intended_use: str = ""
+    limits: str = ""
+    licence: str = ""
+    metrics: dict[str, float] = {}
+
+
+class Lineage(Struct, kw_only=True, frozen=True):
+    """Where it came from, so that it can be made again."""
+
+    dataset: str = ""
+    dataset_sha256: str = ""
+    rows: int = 0
+    commit: str = ""
+    parent: str = ""
+    converter: str = ""
+    seed: int | None = None
+
+
+class Manifest(Struct, kw_only=True, frozen=True):
+    """One release of one model."""
+
+    schema: int = SCHEMA
+    model: Name
+    version: Version
+    sequence: Positive
+    """Strictly rising per model; a device refuses to go below the highest it has committed
+    unless the director assigns it as a rollback to a release it knows."""
+    created: str
+    """ISO 8601, UTC."""
+    files: Annotated[list[FileEntry], Meta(min_length=1, max_length=64)]
+    variants: Annotated[list[Variant], Meta(min_length=1, max_length=16)]
+    contract: Contract
+    golden: Golden | None = None
+    baseline: FileName | None = None
+    """JSON of `shoal.statistics.Baseline`."""
+    probation: Probation = Probation()
+    gates: Gates = Gates()
+    deadline_ms: float = 0.0
+    """Longest a micro-batch may take; 0: the agent decides from golden latency."""
+    card: ModelCard = ModelCard()
+    lineage: Lineage = Lineage()
+
+    def file(self, name: str) -> FileEntry:
+        """The entry of a file that the manifest names."""
+        return next(entry for entry in self.files if entry.name == name)
+
+
+class Release(Struct, kw_only=True, frozen=True):
+    """The statement a release key signs: this manifest, and no other, is this release."""
+
+    schema: int = SCHEMA
+    model: Name
+    version: Version
+    sequence: Positive
+    manifest_sha256: Sha256
+    manifest_length: Positive
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """Encode deterministically: same manifest, same bytes, same hash."""
+    return msgspec.json.encode(manifest, order="deterministic")
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """Decode and check a manifest, or raise `InvalidInputError`."""
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise InvalidInputError(f"manifest: {len(data)} bytes, at most {MAX_MANIFEST_BYTES} read")
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInputError(f"manifest: {error}", code="invalid-manifest") from error
+    if problems := find_problems(manifest):
+        raise InvalidInputError("manifest: " + "; ".join(problems), code="invalid-manifest")
+    return manifest
+
+
+def find_problems(manifest: Manifest) -> list[str]:
+    """Everything wrong between the parts of a manifest, as sentences with key paths."""
+    problems = []
+    if manifest.schema > SCHEMA:
+        problems.append(f"schema: {manifest.schema}, this side reads up to {SCHEMA}")
+    names = [entry.name for entry in manifest.files]
+    if len(set(names)) != len(names):
+        problems.append("files: a name stands twice")
+    wanted = {f"variants.{v.name}.file": v.file for v in manifest.variants}
+    if manifest.golden is not None:
+        wanted["golden.file"] = manifest.golden.file
+    if manifest.baseline is not None:
+        wanted["baseline"] = manifest.baseline
+    problems += [
+        f"{key}: {name} is not in files" for key, name in wanted.items() if name not in names
+    ]
+    width = len(manifest.contract.features)
+    for index, step in enumerate(manifest.contract.preprocess):
+        if isinstance(step, Scale) and not len(step.mean) == len(step.std) == width:
+            problems.append(
+                f"contract.preprocess[{index}]: {len(step.mean)} means and {len(step.std)} "
+                f"deviations for {width} features"
+            )
+        if isinstance(step, Scale) and any(not s > 0 for s in step.std):
+            problems.append(f"contract.preprocess[{index}].std: must be above 0")
+    fields = {output.name for output in manifest.contract.outputs}
+    for index, post in enumerate(manifest.contract.postprocess):
+        if isinstance(post, Threshold) and post.field not in fields:
+            problems.append(f"contract.postprocess[{index}].field: no output {post.field!r}")
+    return problems
