@@ -1,0 +1,298 @@
+"""The Python client of the controller's API v1, for notebooks, CI and the operators' CLI.
+
+Documents are plain dictionaries with the field names of the API, so nothing of a newer
+controller's answer is lost. Everything refused is an `ApiError` with the controller's own
+stable `code` and sentence; a controller that cannot be reached is an `UnreachableError`.
+Lists come as iterators that follow the cursors.
+
+    with Client("http://127.0.0.1:8080", token) as client:
+        client.push_release(Path("weather-2.shoal"))
+        rollout = client.create_rollout({"model": "weather", "version": "2"})
+        client.wait_for_rollout(rollout["rollout"], timeout=600)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from shoal.errors import InvalidInputError, ShoalError
+from shoal.sse import StreamEvent, parse_events
+
+Document = dict[str, Any]
+
+FINAL_STATES = frozenset({"succeeded", "aborted", "rolled_back", "rollback_failed"})
+"""Rollout states that nothing leaves."""
+
+REQUEST_TIMEOUT_SECONDS = 10.0
+UPLOAD_TIMEOUT_SECONDS = 120.0
+STREAM_SILENCE_SECONDS = 60.0
+"""The controller sends a comment more often than this, so longer silence is a dead link."""
+POLL_SECONDS = 0.25
+PAGE_ROWS = 200
+
+
+class ApiError(ShoalError):
+    """The controller answered, and refused."""
+
+    def __init__(self, sentence: str, *, code: str, status: int) -> None:
+        super().__init__(sentence, code=code)
+        self.status = status
+
+
+class UnreachableError(ShoalError):
+    """No usable answer came from the controller's address."""
+
+    code = "controller-unreachable"
+
+
+class WaitTimeoutError(ShoalError):
+    """What was waited for did not happen in time; `last` is the document as last seen."""
+
+    code = "wait-timeout"
+
+    def __init__(self, sentence: str, last: Document) -> None:
+        super().__init__(sentence)
+        self.last = last
+
+
+class Client:
+    """One controller. Not for use by several threads at once."""
+
+    def __init__(
+        self, url: str, token: str | None = None, *, timeout: float = REQUEST_TIMEOUT_SECONDS
+    ) -> None:
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self.url = url.rstrip("/")
+        try:
+            self._http = httpx.Client(
+                base_url=f"{self.url}/api/v1", headers=headers, timeout=timeout
+            )
+        except (httpx.InvalidURL, UnicodeEncodeError) as error:
+            raise InvalidInputError(f"controller address {url!r}: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    # fleet and devices
+
+    def health(self) -> Document:
+        """Whether the controller and its parts run."""
+        return self._get("/health")
+
+    def fleet(self) -> Document:
+        """Counters of the fleet and of each site."""
+        return self._get("/fleet")
+
+    def devices(self, **filters: str | None) -> Iterator[Document]:
+        """Devices that match `site`, `status`, `model`, `version`, `q`."""
+        return self._pages("/devices", filters)
+
+    def device(self, device: str) -> Document:
+        """One device with its models and its newest health."""
+        return self._get(f"/devices/{device}")
+
+    def windows(self, device: str, **query: str | int | None) -> list[Document]:
+        """Reporting windows; `model`, `since_ms`, `limit`."""
+        return self._items(f"/devices/{device}/windows", query)
+
+    def statistics(self, device: str, **query: str | int | None) -> list[Document]:
+        """Distributions of features and outputs, a window each; `model`, `since_ms`, `limit`."""
+        return self._items(f"/devices/{device}/statistics", query)
+
+    def predictions(self, device: str, **query: str | int | None) -> list[Document]:
+        """Single answers, where the device publishes them; `model`, `since_ms`, `limit`."""
+        return self._items(f"/devices/{device}/predictions", query)
+
+    def device_events(self, device: str, **query: str | int | None) -> list[Document]:
+        """What happened on one device; `since_ms`, `limit`."""
+        return self._items(f"/devices/{device}/events", query)
+
+    def device_health(self, device: str, **query: str | int | None) -> list[Document]:
+        """Health over time of one device; `since_ms`, `limit`."""
+        return self._items(f"/devices/{device}/health", query)
+
+    def drift(self, device: str, model: str) -> Document:
+        """How far the device's data is from the baseline of the release it runs."""
+        return self._get(f"/devices/{device}/drift", {"model": model})
+
+    # models and releases
+
+    def models(self) -> list[Document]:
+        """Every model name with its releases."""
+        return self._items("/models", {})
+
+    def model(self, model: str) -> Document:
+        """One model and its releases."""
+        return self._get(f"/models/{model}")
+
+    def release(self, model: str, version: str) -> Document:
+        """One release with its manifest."""
+        return self._get(f"/models/{model}/releases/{version}")
+
+    def push_release(self, package: Path) -> Document:
+        """Publish a package file; the controller verifies signature, manifest and files."""
+        try:
+            with package.open("rb") as file:
+                return self._send(
+                    "POST",
+                    "/releases",
+                    content=file.read(),
+                    headers={"content-type": "application/octet-stream"},
+                    timeout=UPLOAD_TIMEOUT_SECONDS,
+                )
+        except OSError as error:
+            raise InvalidInputError(f"package {package}: {error.strerror}") from error
+
+    # rollouts
+
+    def rollouts(self) -> list[Document]:
+        """All rollouts, newest first."""
+        return self._items("/rollouts", {})
+
+    def rollout(self, rollout: str) -> Document:
+        """One rollout with its waves and gates."""
+        return self._get(f"/rollouts/{rollout}")
+
+    def executions(self, rollout: str) -> list[Document]:
+        """How each device of a rollout does."""
+        return self._items(f"/rollouts/{rollout}/executions", {})
+
+    def preview_rollout(self, specification: Document) -> Document:
+        """What a rollout would do: its waves, and devices that could not run the release."""
+        return self._send("POST", "/rollouts/preview", json=specification)
+
+    def create_rollout(self, specification: Document) -> Document:
+        """Create a rollout (and start it unless `start` is false)."""
+        return self._send("POST", "/rollouts", json=specification)
+
+    def command_rollout(self, rollout: str, verb: str) -> Document:
+        """`verb` is start, pause, resume, promote, abort, rollback or retry."""
+        return self._send("POST", f"/rollouts/{rollout}/{verb}")
+
+    def wait_for_rollout(
+        self,
+        rollout: str,
+        until: Collection[str] = FINAL_STATES | {"paused"},
+        timeout: float = 3600.0,
+    ) -> Document:
+        """Return the rollout as soon as its state is one of `until`, or final.
+
+        Raises `WaitTimeoutError` after `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            document = self.rollout(rollout)
+            if document["state"] in until or document["state"] in FINAL_STATES:
+                return document
+            if time.monotonic() >= deadline:
+                raise WaitTimeoutError(
+                    f"rollout {rollout}: still {document['state']} after {timeout:g} s", document
+                )
+            time.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+
+    # what happened
+
+    def events(self, **query: str | int | None) -> list[Document]:
+        """What happened in the fleet, newest first."""
+        return self._items("/events", query)
+
+    def rejections(self) -> list[Document]:
+        """Invalid messages, counted by device, channel and code."""
+        return self._items("/rejections", {})
+
+    def audit(self, **query: str | int | None) -> list[Document]:
+        """Who changed what, newest first."""
+        return self._items("/audit", query)
+
+    def stream(self) -> Iterator[StreamEvent]:
+        """Yield changes (`fleet`, `device`, `rollout`) as they happen, until closed."""
+        wait = httpx.Timeout(REQUEST_TIMEOUT_SECONDS, read=STREAM_SILENCE_SECONDS)
+        try:
+            with self._http.stream("GET", "/stream", timeout=wait) as response:
+                if response.is_error:
+                    response.read()
+                    raise _refusal(response)
+                yield from parse_events(response.iter_lines())
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    # enrolment
+
+    def create_enrolment_token(self, **options: str | int | None) -> Document:
+        """A one-time token: `token`, `token_id`, `expires_ms`. It is shown only here."""
+        return self._send("POST", "/enrolment-tokens", json=_given(options))
+
+    def enrolment_tokens(self) -> list[Document]:
+        """Tokens without their secrets: which are open, used, expired."""
+        return self._items("/enrolment-tokens", {})
+
+    # transport
+
+    def _get(self, path: str, query: dict[str, Any] | None = None) -> Document:
+        return self._send("GET", path, params=_given(query or {}))
+
+    def _items(self, path: str, query: dict[str, Any]) -> list[Document]:
+        return list(self._get(path, query)["items"])
+
+    def _pages(self, path: str, query: dict[str, Any]) -> Iterator[Document]:
+        cursor: str | None = None
+        while True:
+            page = self._get(path, {"limit": PAGE_ROWS} | query | {"cursor": cursor})
+            yield from page["items"]
+            cursor = page.get("next_cursor")
+            if not cursor:
+                return
+
+    def _send(self, method: str, path: str, **options: Any) -> Document:
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        if response.is_error:
+            raise _refusal(response)
+        try:
+            document = response.json()
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise UnreachableError(
+                f"controller {self.url}: {method} {path} gave no JSON object, is it a controller?"
+            )
+        return document
+
+    def _unreachable(self, error: httpx.HTTPError) -> UnreachableError:
+        detail = str(error) or type(error).__name__
+        return UnreachableError(f"controller {self.url}: no answer ({detail})")
+
+
+def _given(query: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in query.items() if value is not None}
+
+
+def _refusal(response: httpx.Response) -> ApiError:
+    """Read a problem document; anything else (a proxy's page) is named by its status alone."""
+    try:
+        problem = response.json()
+        code, detail = str(problem["code"]), str(problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        code, detail = "http-error", f"status {response.status_code} {response.reason_phrase}"
+    sentence = detail or f"status {response.status_code}"
+    return ApiError(sentence, code=code, status=response.status_code)
