@@ -1,5 +1,0 @@
-"""The operators' command `shoal`."""
-
-
-def main() -> None:
-    """Run the command."""

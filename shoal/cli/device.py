@@ -1,0 +1,51 @@
+"""`shoal device list|show`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from shoal.cli.session import DEFAULT_URL, AsJson, Url, connect, show
+
+app = typer.Typer(
+    help="Devices: who they are, what they run, how they do.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Filter = Annotated[str | None, typer.Option(help="Only devices with this.")]
+EVENTS_SHOWN = 10
+
+
+@app.command("list")
+def list_devices(
+    site: Filter = None,
+    status: Filter = None,
+    model: Filter = None,
+    version: Filter = None,
+    q: Annotated[str | None, typer.Option("--search", help="Part of the device's name.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 200,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """List devices with what they run."""
+    from itertools import islice
+
+    from shoal.cli.render import device_table
+
+    with connect(url) as client:
+        found = client.devices(site=site, status=status, model=model, version=version, q=q)
+        devices = list(islice(found, limit))
+    show(devices, as_json, device_table(devices))
+
+
+@app.command("show")
+def show_device(device: str, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Show one device: models, health, newest events."""
+    from shoal.cli.render import device_page
+
+    with connect(url) as client:
+        document = client.device(device)
+        events = client.device_events(device, limit=EVENTS_SHOWN)
+    show(document | {"events": events}, as_json, device_page(document, events))

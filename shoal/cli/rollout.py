@@ -1,0 +1,176 @@
+"""`shoal rollout …`: move a model to a release on the devices that a selector matches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from shoal.cli import exits
+from shoal.cli.session import DEFAULT_URL, AsJson, Url, connect, show
+
+app = typer.Typer(
+    help="Rollouts: staged, gated, reversible.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Rollout = Annotated[str, typer.Argument(help="The rollout's name, as `list` shows it.")]
+Timeout = Annotated[float, typer.Option(min=0, help="Give up after so many seconds (exit 5).")]
+Model = Annotated[str, typer.Argument(help="The model's name.")]
+Version = Annotated[str, typer.Argument(help="The release to move to.")]
+Selector = Annotated[str, typer.Option(help="Which devices: * or e.g. site:jfk.")]
+Waves = Annotated[
+    list[str] | None,
+    typer.Option("--wave", help="A wave: a count (2), or a share of all so far (25%). Repeat."),
+]
+Seconds = Annotated[float | None, typer.Option(min=0)]
+
+DAY_SECONDS = 86_400.0
+
+VERBS = {
+    "start": "Start a draft.",
+    "pause": "Hold a rollout where it is; devices under way finish.",
+    "resume": "Go on with a paused rollout.",
+    "promote": "Pass the wave under way now, without waiting for its soak and gates.",
+    "abort": "Stop; devices keep what they run.",
+    "rollback": "Stop, and bring every device back to the release before.",
+    "retry": "Try the failed devices once more.",
+}
+
+
+def _specification(
+    model: str,
+    version: str,
+    selector: str,
+    waves: list[str] | None,
+    soak_seconds: float | None,
+    probation_seconds: float | None,
+) -> dict[str, Any]:
+    from shoal.cli.waves import parse_waves
+
+    given = {
+        "model": model,
+        "version": version,
+        "selector": selector,
+        "waves": parse_waves(waves) if waves else None,
+        "soak_seconds": soak_seconds,
+        "probation_seconds": probation_seconds,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+@app.command("create")
+def create(
+    model: Model,
+    version: Version,
+    selector: Selector = "*",
+    wave: Waves = None,
+    soak_seconds: Seconds = None,
+    probation_seconds: Seconds = None,
+    start: Annotated[bool, typer.Option(help="Start at once, or leave a draft.")] = True,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Create a rollout and start it."""
+    from shoal.cli.watch import rollout_line
+
+    specification = _specification(model, version, selector, wave, soak_seconds, probation_seconds)
+    with connect(url) as client:
+        document = client.create_rollout(specification | {"start": start})
+    show(document, as_json, rollout_line(document))
+
+
+@app.command("preview")
+def preview(
+    model: Model,
+    version: Version,
+    selector: Selector = "*",
+    wave: Waves = None,
+    soak_seconds: Seconds = None,
+    probation_seconds: Seconds = None,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a rollout would do, without doing it."""
+    from shoal.cli.render import preview_page
+
+    specification = _specification(model, version, selector, wave, soak_seconds, probation_seconds)
+    with connect(url) as client:
+        document = client.preview_rollout(specification)
+    show(document, as_json, preview_page(document))
+
+
+@app.command("list")
+def list_rollouts(url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """List rollouts, newest first."""
+    from shoal.cli.render import rollout_table
+
+    with connect(url) as client:
+        rollouts = client.rollouts()
+    show(rollouts, as_json, rollout_table(rollouts))
+
+
+@app.command("show")
+def show_rollout(rollout: Rollout, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+    """Show one rollout with its waves, gates and devices."""
+    from rich.console import Group
+
+    from shoal.cli.render import execution_table
+    from shoal.cli.watch import rollout_picture
+
+    with connect(url) as client:
+        document = client.rollout(rollout)
+        executions = client.executions(rollout)
+    picture = Group(rollout_picture(document, _now_ms()), execution_table(executions))
+    show(document | {"executions": executions}, as_json, picture)
+
+
+@app.command("watch")
+def watch(
+    rollout: Rollout,
+    timeout: Timeout = DAY_SECONDS,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Follow a rollout live until it ends; the exit code says how."""
+    from shoal.cli.follow import follow
+
+    with connect(url) as client:
+        state = follow(client, rollout, timeout, as_json=as_json)
+    raise typer.Exit(exits.rollout_exit_code(state))
+
+
+@app.command("wait")
+def wait(
+    rollout: Rollout,
+    timeout: Timeout = 3600.0,
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Wait until a rollout ends or pauses; exit 0 succeeded, 3 paused, 4 rolled back, 5 late."""
+    from shoal.cli.watch import rollout_line
+
+    with connect(url) as client:
+        document = client.wait_for_rollout(rollout, timeout=timeout)
+    show(document, as_json, rollout_line(document))
+    raise typer.Exit(exits.rollout_exit_code(document["state"]))
+
+
+def _verb(verb: str) -> Callable[..., None]:
+    def command(rollout: Rollout, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
+        from shoal.cli.watch import rollout_line
+
+        with connect(url) as client:
+            document = client.command_rollout(rollout, verb)
+        show(document, as_json, rollout_line(document))
+
+    return command
+
+
+for _name, _help in VERBS.items():
+    app.command(_name, help=_help)(_verb(_name))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

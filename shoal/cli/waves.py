@@ -1,0 +1,35 @@
+"""Waves as an operator types them: `--wave 2 --wave 25% --wave 100%`. Pure.
+
+>>> parse_waves(["2", "100%"])
+[{'name': 'canary', 'devices': 2}, {'name': '100 %', 'share': 1.0}]
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from shoal.errors import InvalidInputError
+
+_COUNT = re.compile(r"[1-9][0-9]{0,6}\Z")
+_SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?) ?%\Z")
+
+
+def parse_waves(texts: list[str]) -> list[dict[str, Any]]:
+    """Return the waves of a rollout's specification, or raise `InvalidInputError`.
+
+    The first wave is the canary where it is a count; shares are of all devices so far.
+    """
+    waves = [_parse(text) for text in texts]
+    if "devices" in waves[0]:
+        waves[0]["name"] = "canary"
+    return waves
+
+
+def _parse(text: str) -> dict[str, Any]:
+    if _COUNT.match(text):
+        return {"name": f"{text} devices", "devices": int(text)}
+    share = _SHARE.match(text)
+    if share and 0 < float(share[1]) <= 100:
+        return {"name": f"{float(share[1]):g} %", "share": float(share[1]) / 100}
+    raise InvalidInputError(f"wave {text[:40]!r}: expected a count (2) or a share (25%)")
