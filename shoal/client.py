@@ -65,13 +65,21 @@ class Client:
     """One controller. Not for use by several threads at once."""
 
     def __init__(
-        self, url: str, token: str | None = None, *, timeout: float = REQUEST_TIMEOUT_SECONDS
+        self,
+        url: str,
+        token: str | None = None,
+        *,
+        timeout: float = REQUEST_TIMEOUT_SECONDS,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self.url = url.rstrip("/")
         try:
             self._http = httpx.Client(
-                base_url=f"{self.url}/api/v1", headers=headers, timeout=timeout
+                base_url=f"{self.url}/api/v1",
+                headers=headers,
+                timeout=timeout,
+                transport=transport,
             )
         except (httpx.InvalidURL, UnicodeEncodeError) as error:
             raise InvalidInputError(f"controller address {url!r}: {error}") from error

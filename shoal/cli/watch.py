@@ -8,7 +8,6 @@ gates  ✔ error rate 0.5 % < 2 %
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -113,7 +112,7 @@ def _word(wave: Document) -> str:
 def _state(wave: Document, rollout: Document, now_ms: int) -> Text:
     mark, word, colour = _MARKS.get(wave["state"], ("?", str(wave["state"]), "default"))
     left = _soak_left_seconds(wave, rollout, now_ms)
-    clock = f" {timedelta(seconds=left)}".replace(" 0:", " ", 1) if left is not None else ""
+    clock = f" {left // 60}:{left % 60:02d}" if left is not None else ""
     return Text(f"{mark} {word}{clock}", style=colour)
 
 
