@@ -1,0 +1,1 @@
+"""The demo's parts: what it tells, what it sets up, what it observes and checks."""
