@@ -1,0 +1,182 @@
+"""The broker that a controller on one machine starts as its child.
+
+    broker = EmbeddedBroker(choose_kind("auto"), folder, "127.0.0.1", 1883)
+    await broker.set_accounts(devices, controllers)   # before start: only remembered
+    await broker.start()                              # returns when logins work
+    ...
+    await broker.set_accounts(devices, controllers)   # returns when the new logins work
+    await broker.stop()
+
+`watch` is a task for the controller's task group: it starts the broker again when it dies.
+Accounts that are unchanged keep their connections through `set_accounts`; those that are gone
+or have a new password are disconnected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from controller.broker.accounts import PROBE_ACCOUNT, Accounts
+from controller.broker.errors import BrokerError
+from controller.broker.handshake import ACCEPTED, log_in
+from controller.broker.kinds import KINDS, locate
+from controller.broker.process import Child, limit_log, log_size, log_tail, start_child
+from controller.broker.settings import BrokerSettings
+
+_log = logging.getLogger(__name__)
+
+START_SECONDS = 20.0
+RELOAD_SECONDS = 20.0
+STOP_SECONDS = 10.0
+WATCH_SECONDS = 60.0
+POLL_SECONDS = 0.02
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 10.0
+LOG_LINES = 6
+
+
+class EmbeddedBroker:
+    """One broker process, its folder and its accounts. `port` 0 takes any free one."""
+
+    def __init__(self, kind: str, folder: Path, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._program = locate(kind)
+        self._kind = KINDS[kind]
+        self._folder = folder.resolve()
+        self._log_file = self._folder / "broker.log"
+        self.host = host
+        self.port = port or free_port(host)
+        self._accounts = Accounts()
+        self._probe_password = ""
+        self._child: Child | None = None
+        self._lock = asyncio.Lock()
+
+    @property
+    def kind(self) -> str:
+        """mosquitto or nats."""
+        return self._kind.name
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._child.pid if self._child and self._child.running else None
+
+    async def start(self) -> None:
+        """Start the process and return when it accepts logins; raise `BrokerError`."""
+        async with self._lock:
+            await self._start()
+
+    async def stop(self) -> None:
+        """End the process; what it must keep is on disk afterwards. Safe to repeat."""
+        async with self._lock:
+            child, self._child = self._child, None
+            if child is not None:
+                await child.stop(STOP_SECONDS)
+
+    async def set_accounts(
+        self, devices: Mapping[str, str], controllers: Mapping[str, str]
+    ) -> None:
+        """Let exactly these log in (password by user name), now if the broker runs."""
+        accounts = Accounts(dict(devices), dict(controllers))
+        async with self._lock:
+            self._accounts = accounts
+            if self._child is not None and self._child.running:
+                self._write_files()
+                before = log_size(self._log_file)
+                self._child.send(signal.SIGHUP)
+                await self._answers(RELOAD_SECONDS, "did not take its new accounts", before)
+
+    async def watch(self) -> None:
+        """Start the broker again whenever it dies, until it is stopped or we are cancelled."""
+        pause = FIRST_PAUSE_SECONDS
+        while (child := self._child) is not None:
+            if not await child.wait(WATCH_SECONDS):
+                limit_log(self._log_file)
+                pause = FIRST_PAUSE_SECONDS
+            elif self._child is child:
+                _log.error(
+                    "event=broker-died kind=%s exit_code=%s restart_seconds=%.1f log=%r",
+                    self.kind, child.exit_code, pause, log_tail(self._log_file, LOG_LINES),
+                )  # fmt: skip
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                await self._restart(child)
+
+    async def _restart(self, dead: Child) -> None:
+        async with self._lock:
+            if self._child is not dead:
+                return
+            try:
+                await self._start()
+            except BrokerError as error:
+                self._child = dead
+                _log.error("event=broker-restart-failed %s", error)
+
+    async def _start(self) -> None:
+        if self._child is not None and self._child.running:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        limit_log(self._log_file)
+        self._write_files()
+        before = log_size(self._log_file)
+        self._child = start_child(self._kind.command(self._program, self._folder), self._log_file)
+        try:
+            await self._answers(START_SECONDS, "did not start", before)
+        except BaseException:
+            child, self._child = self._child, None
+            await child.stop(STOP_SECONDS)
+            raise
+
+    async def _answers(self, seconds: float, failure: str, log_start: int) -> None:
+        """Wait until the probe's new password works, which proves that the files were read."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self._child is None or not self._child.running:
+                break
+            login = (PROBE_ACCOUNT, self._probe_password)
+            if await log_in(self.host, self.port, *login, 5.0) == ACCEPTED:
+                return
+            await asyncio.sleep(POLL_SECONDS)
+        code = self._child.exit_code if self._child else None
+        state = f"still running after {seconds:.0f} s" if code is None else f"exit code {code}"
+        raise BrokerError(
+            f"broker {self.kind} on {self.host}:{self.port} {failure}: {state}; it said: "
+            f"{log_tail(self._log_file, LOG_LINES, log_start) or 'nothing'}"
+        )
+
+    def _write_files(self) -> None:
+        self._probe_password = secrets.token_urlsafe(24)
+        settings = BrokerSettings(
+            self._folder,
+            self.host,
+            self.port,
+            # Started as root it would become the user mosquitto, who cannot read our files.
+            run_as="root" if os.geteuid() == 0 else None,
+        )
+        probe = (PROBE_ACCOUNT, self._probe_password)
+        for name, text in self._kind.files(settings, self._accounts, probe).items():
+            _write_private(self._folder / name, text)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Replace a file in one step. Written anew at each start, so a power cut may lose it."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="ascii") as file:
+        file.write(text)
+    temporary.replace(path)

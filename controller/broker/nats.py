@@ -1,0 +1,96 @@
+"""nats-server's configuration (its MQTT gateway), as text made from values.
+
+NATS reads JSON as configuration, so quoting is `json.dumps`'s business. An MQTT topic level
+separator '/' is '.' in its permission subjects, and '+' is '*'.
+
+>>> subject("shoal/v1/+/gw-1/models/+/window")
+'shoal.v1.*.gw-1.models.*.window'
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from controller.broker.accounts import Accounts, publish_topics, read_topics
+from controller.broker.settings import BrokerSettings
+from shoal.protocol.topics import ROOT
+
+CONF = "nats.conf"
+STORE = "jetstream"
+MAX_STORE_BYTES = 1024 * 1024 * 1024
+
+# What the gateway itself does in a client's name: deliveries to its QoS 1 subscriptions.
+_GATEWAY_SUBSCRIBE = ["$MQTT.sub.>"]
+_GATEWAY_PUBLISH = ["$MQTT.>", "$JS.ACK.>"]
+
+
+def files(settings: BrokerSettings, accounts: Accounts, probe: tuple[str, str]) -> dict[str, str]:
+    """Every file by name; `probe` is the account that may log in and nothing more."""
+    return {CONF: json.dumps(conf(settings, accounts, probe), indent=1) + "\n"}
+
+
+def command(binary: Path, folder: Path) -> list[str]:
+    """How to start it in the foreground."""
+    return [str(binary), "-c", str(folder / CONF)]
+
+
+def conf(settings: BrokerSettings, accounts: Accounts, probe: tuple[str, str]) -> dict[str, Any]:
+    """The configuration as a JSON value."""
+    return {
+        "server_name": "shoal",
+        "host": "127.0.0.1",
+        "port": -1,  # the NATS protocol itself: any free port, and no account may use it
+        "max_payload": settings.max_packet_bytes,
+        "logtime": True,
+        "jetstream": {
+            "store_dir": str(settings.folder / STORE),
+            "max_mem": 0,
+            "max_file": MAX_STORE_BYTES,
+            "sync_interval": f"{settings.save_seconds}s",
+        },
+        "mqtt": {
+            "host": settings.host,
+            "port": settings.port,
+            "max_ack_pending": settings.max_inflight_messages,
+            **_tls(settings),
+        },
+        "authorization": {"users": [*_users(accounts), _user(*probe, [], [])]},
+    }
+
+
+def subject(topic: str) -> str:
+    """An MQTT topic filter as a NATS subject."""
+    return topic.replace("/", ".").replace("+", "*").replace("#", ">")
+
+
+def _users(accounts: Accounts) -> list[dict[str, Any]]:
+    everything = [f"{ROOT}/#"]
+    return [
+        *(_user(*one, everything, everything) for one in accounts.controllers.items()),
+        *(
+            _user(name, password, publish_topics(name), read_topics(name))
+            for name, password in accounts.devices.items()
+        ),
+    ]
+
+
+def _user(name: str, password: str, publish: Iterable[str], read: Iterable[str]) -> dict[str, Any]:
+    return {
+        "user": name,
+        "password": password,
+        "allowed_connection_types": ["MQTT"],
+        "permissions": {
+            "publish": {"allow": [*map(subject, publish), *_GATEWAY_PUBLISH]},
+            "subscribe": {"allow": [*map(subject, read), *_GATEWAY_SUBSCRIBE]},
+        },
+    }
+
+
+def _tls(settings: BrokerSettings) -> dict[str, Any]:
+    if settings.tls is None:
+        return {}
+    files = {"cert_file": str(settings.tls.certificate), "key_file": str(settings.tls.key)}
+    return {"tls": files}
