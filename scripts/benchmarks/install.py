@@ -1,0 +1,33 @@
+"""How much room the agent takes on a device's disk."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.figure import Figure, Options, figure
+
+ROOT = Path(__file__).resolve().parents[2]
+INSTALL_SECONDS = 900.0
+
+
+def install_size(options: Options) -> Figure:
+    """Site-packages of `shoal[agent]` as `pip install` leaves it. One run: it is exact."""
+    with tempfile.TemporaryDirectory(prefix="shoal-install-") as folder:
+        environment = Path(folder) / "venv"
+        _run([sys.executable, "-m", "venv", "--without-pip", str(environment)])
+        python = environment / "bin" / "python"
+        pip = [sys.executable, "-m", "pip", "--python", str(python), "--quiet"]
+        _run([*pip, "install", f"{ROOT}[agent]"])
+        return figure("install_size", "MB", [_folder_bytes(environment / "lib") / 1e6])
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, timeout=INSTALL_SECONDS, stdout=subprocess.DEVNULL)
+
+
+def _folder_bytes(folder: Path) -> int:
+    """Disk blocks, as `du` counts them; hard links and symbolic links do not occur."""
+    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*") if not path.is_dir())
