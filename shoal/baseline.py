@@ -1,0 +1,91 @@
+"""The baseline: what normal data looks like, in bins that every device counts in.
+
+Made once from training data (`shoal.statistics.make_baseline`), travels in the package, holds no
+raw rows. Needs no numpy, so controller and agent may read it anywhere.
+
+Bins: `edges` rise strictly; a value v falls into bin `number of edges ≤ v`, so the first of the
+`len(edges) + 1` bins is "under", the last "over". Continuous fields have quantile edges, discrete
+ones edges half-way between their values, constant ones two edges around their value.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from shoal.errors import InvalidInputError
+from shoal.protocol import SCHEMA
+
+MAX_BASELINE_BYTES = 4 * 1024 * 1024
+MAX_EDGES = 255
+
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Kind = Literal["continuous", "discrete", "constant"]
+
+
+class FieldBaseline(Struct, kw_only=True, frozen=True):
+    """One feature or output in the training data."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=80)]
+    kind: Kind
+    edges: Annotated[list[float], Meta(max_length=MAX_EDGES)]
+    counts: list[Count]
+    count: Count
+    missing: Count = 0
+    mean: float = 0.0
+    m2: float = 0.0
+    min: float = 0.0
+    max: float = 0.0
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation; 0 with fewer than two values."""
+        return math.sqrt(self.m2 / (self.count - 1)) if self.count > 1 else 0.0
+
+
+class Baseline(Struct, kw_only=True, frozen=True):
+    """Features in the contract's order, then outputs in the contract's order."""
+
+    schema: int = SCHEMA
+    rows: Count
+    features: list[FieldBaseline]
+    outputs: list[FieldBaseline]
+
+
+def encode_baseline(baseline: Baseline) -> bytes:
+    """Encode deterministically."""
+    return msgspec.json.encode(baseline, order="deterministic")
+
+
+def decode_baseline(data: bytes) -> Baseline:
+    """Decode and check, or raise `InvalidInputError` naming every mistake."""
+    if len(data) > MAX_BASELINE_BYTES:
+        raise InvalidInputError(f"baseline: {len(data)} bytes, at most {MAX_BASELINE_BYTES} read")
+    try:
+        baseline = msgspec.json.decode(data, type=Baseline)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInputError(f"baseline: {error}", code="invalid-baseline") from error
+    problems = [] if baseline.schema <= SCHEMA else [f"schema {baseline.schema} is too new"]
+    for field in [*baseline.features, *baseline.outputs]:
+        problems += _problems(field)
+    if problems:
+        raise InvalidInputError("baseline: " + "; ".join(problems), code="invalid-baseline")
+    return baseline
+
+
+def _problems(field: FieldBaseline) -> list[str]:
+    problems = []
+    if len(field.counts) != len(field.edges) + 1:
+        problems.append(
+            f"{field.name}: {len(field.counts)} bins for {len(field.edges)} edges, "
+            "expected one more"
+        )
+    if any(not a < b for a, b in pairwise(field.edges)):
+        problems.append(f"{field.name}: edges do not rise")
+    if sum(field.counts) != field.count:
+        problems.append(f"{field.name}: bins hold {sum(field.counts)} of {field.count} values")
+    return problems
