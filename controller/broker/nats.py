@@ -1,10 +1,13 @@
 """nats-server's configuration (its MQTT gateway), as text made from values.
 
 NATS reads JSON as configuration, so quoting is `json.dumps`'s business. An MQTT topic level
-separator '/' is '.' in its permission subjects, and '+' is '*'.
+separator '/' is '.' in its permission subjects, and '+' is '*'. The gateway's own subjects
+(`$MQTT.>`) are granted to nobody: who may publish there can write into another's queue.
 
->>> subject("shoal/v1/+/gw-1/models/+/window")
-'shoal.v1.*.gw-1.models.*.window'
+>>> subjects("shoal/v1/+/gw-1/models/+/window")
+['shoal.v1.*.gw-1.models.*.window']
+>>> subjects("shoal/v1/#")
+['shoal.v1.>', 'shoal.v1']
 """
 
 from __future__ import annotations
@@ -21,10 +24,8 @@ from shoal.protocol.topics import ROOT
 CONF = "nats.conf"
 STORE = "jetstream"
 MAX_STORE_BYTES = 1024 * 1024 * 1024
-
-# What the gateway itself does in a client's name: deliveries to its QoS 1 subscriptions.
-_GATEWAY_SUBSCRIBE = ["$MQTT.sub.>"]
-_GATEWAY_PUBLISH = ["$MQTT.>", "$JS.ACK.>"]
+ACK_WAIT_SECONDS = 5
+"""After which an unacknowledged message is sent again, also to a session that came back."""
 
 
 def files(settings: BrokerSettings, accounts: Accounts, probe: tuple[str, str]) -> dict[str, str]:
@@ -55,15 +56,17 @@ def conf(settings: BrokerSettings, accounts: Accounts, probe: tuple[str, str]) -
             "host": settings.host,
             "port": settings.port,
             "max_ack_pending": settings.max_inflight_messages,
+            "ack_wait": f"{ACK_WAIT_SECONDS}s",
             **_tls(settings),
         },
         "authorization": {"users": [*_users(accounts), _user(*probe, [], [])]},
     }
 
 
-def subject(topic: str) -> str:
-    """An MQTT topic filter as a NATS subject."""
-    return topic.replace("/", ".").replace("+", "*").replace("#", ">")
+def subjects(topic: str) -> list[str]:
+    """An MQTT topic filter as NATS subjects. '#' includes its parent level, '>' does not."""
+    subject = topic.replace("/", ".").replace("+", "*").replace("#", ">")
+    return [subject, subject.removesuffix(".>")] if subject.endswith(".>") else [subject]
 
 
 def _users(accounts: Accounts) -> list[dict[str, Any]]:
@@ -83,8 +86,8 @@ def _user(name: str, password: str, publish: Iterable[str], read: Iterable[str])
         "password": password,
         "allowed_connection_types": ["MQTT"],
         "permissions": {
-            "publish": {"allow": [*map(subject, publish), *_GATEWAY_PUBLISH]},
-            "subscribe": {"allow": [*map(subject, read), *_GATEWAY_SUBSCRIBE]},
+            "publish": {"allow": [one for topic in publish for one in subjects(topic)]},
+            "subscribe": {"allow": [one for topic in read for one in subjects(topic)]},
         },
     }
 

@@ -1,0 +1,176 @@
+"""A real broker for every test that asks for `broker`, once for each kind, and MQTT peers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import paho.mqtt.client as mqtt
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from controller.broker import DIRECTOR_ACCOUNT, INGEST_ACCOUNT, KINDS, EmbeddedBroker
+
+DEVICES = ("gw-1", "gw-2", "gw-3")
+WAIT_SECONDS = 10.0
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One message as a peer got it."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+
+
+class Peer:
+    """An MQTT 3.1.1 client whose events can be awaited. Its network thread is paho's."""
+
+    def __init__(self, name: str, password: str, client_id: str, clean: bool, manual: bool) -> None:
+        self.messages: asyncio.Queue[Received] = asyncio.Queue()
+        self.connections: asyncio.Queue[tuple[bool, bool]] = asyncio.Queue()
+        """(accepted, session was present) of every CONNACK."""
+        self.disconnections: asyncio.Queue[str] = asyncio.Queue()
+        self.subscriptions: asyncio.Queue[bool] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self.client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=clean,
+            protocol=mqtt.MQTTv311,
+            manual_ack=manual,
+        )
+        self.client.username_pw_set(name, password)
+        self.client.reconnect_delay_set(min_delay=1, max_delay=1)
+        self.client.on_connect = lambda _c, _u, flags, code, _p: self._put(
+            self.connections, (not code.is_failure, flags.session_present)
+        )
+        self.client.on_disconnect = lambda _c, _u, _f, code, _p: self._put(
+            self.disconnections, str(code)
+        )
+        self.client.on_subscribe = lambda _c, _u, _m, codes, _p: self._put(
+            self.subscriptions, not any(code.is_failure for code in codes)
+        )
+        self.client.on_message = lambda _c, _u, one: self._put(
+            self.messages, Received(one.topic, one.payload, one.retain)
+        )
+
+    async def connect(self, host: str, port: int) -> bool:
+        """Connect; return whether the broker had a session. Raises when it refuses."""
+        self.client.connect(host, port, keepalive=30)
+        self.client.loop_start()
+        return await self.connected()
+
+    async def connected(self) -> bool:
+        """Wait for the next CONNACK; return whether the broker had a session."""
+        accepted, present = await self._next(self.connections)
+        if not accepted:
+            raise PermissionError("the broker refused the login")
+        return present
+
+    async def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
+        """Publish with QoS 1 and wait for the PUBACK."""
+        info = self.client.publish(topic, payload, qos=1, retain=retain)
+        await asyncio.to_thread(info.wait_for_publish, WAIT_SECONDS)
+        if not info.is_published():
+            raise TimeoutError(f"no PUBACK for {topic}")
+
+    async def subscribe(self, *filters: str) -> bool:
+        """Subscribe with QoS 1; return whether every filter was granted."""
+        self.client.subscribe([(one, 1) for one in filters])
+        return await self._next(self.subscriptions)
+
+    async def receive(self, seconds: float = WAIT_SECONDS) -> Received:
+        """The next message; raises `TimeoutError`."""
+        return await self._next(self.messages, seconds)
+
+    async def disconnected(self) -> str:
+        """Wait until the connection is gone; return the reason."""
+        return await self._next(self.disconnections)
+
+    def cut(self) -> None:
+        """Break the connection without a DISCONNECT; paho reconnects a second later."""
+        connection = self.client.socket()
+        assert connection is not None
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Disconnect and end the network thread."""
+        self.client.disconnect()
+        self.client.loop_stop()
+
+    async def _next(self, queue: asyncio.Queue[_T], seconds: float = WAIT_SECONDS) -> _T:
+        return await asyncio.wait_for(queue.get(), seconds)
+
+    def _put(self, queue: asyncio.Queue[_T], item: _T) -> None:
+        with contextlib.suppress(RuntimeError):  # a late event after the test's loop has closed
+            self._loop.call_soon_threadsafe(queue.put_nowait, item)
+
+
+@pytest.fixture
+def broker_passwords() -> dict[str, str]:
+    """Password of each account that `broker` knows: three devices and the controller's two."""
+    return {
+        name: secrets.token_urlsafe(32) for name in (*DEVICES, INGEST_ACCOUNT, DIRECTOR_ACCOUNT)
+    }
+
+
+@pytest.fixture(params=list(KINDS))
+def broker_kind(request: pytest.FixtureRequest) -> str:
+    """mosquitto, then nats."""
+    return str(request.param)
+
+
+@pytest.fixture
+async def broker(
+    broker_kind: str, broker_passwords: dict[str, str], tmp_path: Path
+) -> AsyncIterator[EmbeddedBroker]:
+    """A running broker with the accounts of `broker_passwords`."""
+    running = EmbeddedBroker(broker_kind, tmp_path / "broker")
+    await running.set_accounts(
+        {name: broker_passwords[name] for name in DEVICES},
+        {name: broker_passwords[name] for name in (INGEST_ACCOUNT, DIRECTOR_ACCOUNT)},
+    )
+    await running.start()
+    yield running
+    await running.stop()
+
+
+Connect = Callable[..., Awaitable[Peer]]
+
+
+@pytest.fixture
+async def connect(
+    broker: EmbeddedBroker, broker_passwords: dict[str, str]
+) -> AsyncIterator[Connect]:
+    """Connects peers to `broker`: `await connect("gw-1", clean=True, will=None, …)`."""
+    peers: list[Peer] = []
+
+    async def make(
+        name: str,
+        *,
+        password: str | None = None,
+        client_id: str | None = None,
+        clean: bool = True,
+        manual_ack: bool = False,
+        will: tuple[str, bytes] | None = None,
+    ) -> Peer:
+        secret = broker_passwords[name] if password is None else password
+        peer = Peer(name, secret, client_id or name, clean, manual_ack)
+        if will is not None:
+            peer.client.will_set(*will, qos=1, retain=True)
+        peers.append(peer)
+        await peer.connect(broker.host, broker.port)
+        return peer
+
+    yield make
+    await asyncio.gather(*(asyncio.to_thread(peer.close) for peer in peers))
