@@ -1,0 +1,1 @@
+"""Training small models without TensorFlow, and turning them into releases."""

@@ -1,0 +1,187 @@
+"""From a trained model and its data to a signed package: files, golden samples, baseline.
+
+`build_package` computes everything that must agree with the model by running it the way a
+device does (`shoal.steps` around a forward function), so an author states only intentions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from shoal.baseline import encode_baseline
+from shoal.errors import InvalidInputError
+from shoal.modeling.autoencoder import LIMIT, Autoencoder
+from shoal.package import Package, file_entries, make_package
+from shoal.protocol.manifest import (
+    Clip,
+    Contract,
+    Feature,
+    Gates,
+    Golden,
+    Lineage,
+    Manifest,
+    ModelCard,
+    OutputField,
+    Probation,
+    ReconstructionError,
+    Scale,
+    Threshold,
+    Variant,
+)
+from shoal.signing import Signer
+from shoal.statistics import make_baseline
+from shoal.steps import fill_missing, postprocess, preprocess
+from shoal.tflite.writer import forward, write_float32, write_int8
+
+Floats = NDArray[np.float32]
+Forward = Callable[[Floats], Floats]
+GOLDEN_SAMPLES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What an author states of a release before it is built."""
+
+    model: str
+    version: str
+    sequence: int
+    contract: Contract
+    variants: list[Variant]
+    files: dict[str, bytes]
+    forward: Forward
+    """Input tensor (windows, values) to output tensor (windows, values), e.g. in numpy."""
+    rows: Floats
+    """Training rows (n, features) in sensor units, NaN where missing."""
+    golden_absolute: float = 1e-3
+    golden_relative: float = 0.05
+    probation: Probation = field(default_factory=Probation)
+    gates: Gates = field(default_factory=Gates)
+    card: ModelCard = field(default_factory=ModelCard)
+    lineage: Lineage = field(default_factory=Lineage)
+    created: datetime | None = None
+    """None: now. Same draft and time, same package."""
+
+
+def build_package(draft: Draft, *signers: Signer) -> Package:
+    """Return the signed package of a draft."""
+    contract = draft.contract
+    filled, usable = fill_missing(contract, draft.rows.astype(np.float32))
+    complete = filled[usable]
+    if len(complete) < contract.window_rows:
+        raise InvalidInputError(f"training data: {len(complete)} usable rows, too few")
+    inputs = preprocess(contract, complete)
+    outputs, _ = postprocess(contract, inputs, draft.forward(inputs))
+    files = dict(draft.files)
+    files["golden.json"] = _golden(contract, complete, outputs)
+    names = [one.name for one in contract.features] if contract.profile_features else []
+    columns = draft.rows if names else np.empty((len(draft.rows), 0), np.float32)
+    baseline = make_baseline(columns, outputs, names, [one.name for one in contract.outputs])
+    files["baseline.json"] = encode_baseline(baseline)
+    tolerance = draft.golden_absolute
+    manifest = Manifest(
+        model=draft.model,
+        version=draft.version,
+        sequence=draft.sequence,
+        created=(draft.created or datetime.now(UTC)).isoformat(timespec="seconds"),
+        files=file_entries(files),
+        variants=draft.variants,
+        contract=contract,
+        golden=Golden(
+            file="golden.json",
+            absolute={"xnnpack": tolerance, "reference": tolerance},
+            relative=draft.golden_relative,
+        ),
+        baseline="baseline.json",
+        probation=draft.probation,
+        gates=draft.gates,
+        card=draft.card,
+        lineage=draft.lineage,
+    )
+    return make_package(manifest, files, *signers)
+
+
+def _golden(contract: Contract, rows: Floats, outputs: Floats) -> bytes:
+    """Windows spread over the data, with what they must give."""
+    chosen = np.unique(np.linspace(0, len(outputs) - 1, GOLDEN_SAMPLES).astype(int))
+    windows = [
+        rows[i * contract.stride_rows : i * contract.stride_rows + contract.window_rows]
+        for i in chosen
+    ]
+    return msgspec.json.encode(
+        {
+            "inputs": [_short(window.ravel()) for window in windows],
+            "outputs": [_short(outputs[i]) for i in chosen],
+        }
+    )
+
+
+def _short(values: Floats) -> list[float]:
+    return [float(f"{value:.7g}") for value in values]
+
+
+def autoencoder_draft(
+    model: Autoencoder,
+    rows: Floats,
+    features: list[Feature],
+    *,
+    name: str,
+    version: str,
+    sequence: int,
+    threshold: float | None = None,
+    score_high: float | None = None,
+    card: ModelCard | None = None,
+    lineage: Lineage | None = None,
+) -> Draft:
+    """Draft a release of an autoencoder: float32 and int8 variants, score and label.
+
+    `threshold` defaults to the 99.5 % quantile of training scores; `score_high`, the end of the
+    range of sane scores, to ten times the threshold. Golden tolerance: int8 moves a score by up
+    to a fifth of the threshold here, so that much is allowed.
+    """
+    complete = rows[np.isfinite(rows).all(axis=1)]
+    scores = model.score(complete)
+    limit = float(np.quantile(scores, 0.995)) if threshold is None else threshold
+    contract = Contract(
+        features=features,
+        outputs=[OutputField(name="score", low=0.0, high=score_high or 10 * limit)],
+        window_rows=model.window_rows,
+        preprocess=[
+            Scale(mean=_short(model.mean), std=_short(model.std)),
+            Clip(low=-LIMIT, high=LIMIT),
+        ],
+        postprocess=[ReconstructionError(), Threshold(above=float(f"{limit:.6g}"))],
+    )
+    inputs = model.standardise(complete)
+    files = {
+        "model.float32.tflite": write_float32(model.layers),
+        "model.int8.tflite": write_int8(model.layers, inputs),
+    }
+    return Draft(
+        model=name,
+        version=version,
+        sequence=sequence,
+        contract=contract,
+        variants=[
+            Variant(name="int8", file="model.int8.tflite", precision="int8", priority=2),
+            Variant(name="float32", file="model.float32.tflite", priority=1),
+        ],
+        files=files,
+        forward=lambda x: forward(model.layers, x)[-1],
+        rows=rows,
+        golden_absolute=float(f"{limit / 5:.3g}"),
+        golden_relative=0.1,
+        card=card or ModelCard(),
+        lineage=lineage or Lineage(),
+    )
+
+
+def digest_rows(rows: Floats) -> str:
+    """SHA-256 of a data set as float32, for lineage."""
+    return hashlib.sha256(np.ascontiguousarray(rows, "<f4").tobytes()).hexdigest()

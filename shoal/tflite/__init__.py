@@ -1,0 +1,1 @@
+"""Writing and reading `.tflite` files without TensorFlow, for authors and the controller."""
