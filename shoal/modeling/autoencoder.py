@@ -18,7 +18,7 @@ from shoal.errors import InvalidInputError
 from shoal.tflite.writer import Dense, forward
 
 Floats = NDArray[np.float32]
-LIMIT = 6.0
+LIMIT = 10.0
 """Standardised inputs are clipped to ±LIMIT in training and on the device, so that one wild
 value cannot use up the int8 range."""
 
