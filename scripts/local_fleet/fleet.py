@@ -1,0 +1,129 @@
+"""A whole fleet on this machine: controller, broker and agents, with a client of the API.
+
+with LocalFleet(folder) as fleet:
+    fleet.start_controller()
+    fleet.enrol([AgentSpec("gw-1", "jfk")])
+    fleet.start_agents()
+    fleet.client.fleet()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from local_fleet import processes
+from local_fleet.agents import Agent, AgentSpec, enrol_all
+from local_fleet.controller import Controller
+from local_fleet.processes import Child, LocalFleetError
+from shoal.client import Client
+from shoal.signing import FileSigner
+
+_Value = TypeVar("_Value")
+
+ONLINE_SECONDS = 30.0
+
+
+class LocalFleet:
+    """Starts things in `folder` and ends them all when closed."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        broker: str = "auto",
+        port: int | None = None,
+    ) -> None:
+        self.folder = folder
+        self.logs = folder / "logs"
+        self.controller = Controller.choose(folder / "controller", broker, port)
+        self.signer = FileSigner.load_or_create(folder / "keys" / "release.key")
+        self.agents: dict[str, Agent] = {}
+        self.children: dict[str, Child] = {}
+        self._client: Client | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every process, agents first."""
+        if self._client is not None:
+            self._client.close()
+        serving = self.children.pop("controller", None)
+        processes.stop(list(self.children.values()))
+        self.children.clear()
+        if serving is not None:
+            processes.stop([serving])
+
+    @property
+    def url(self) -> str:
+        """The controller's address."""
+        return self.controller.url
+
+    @property
+    def client(self) -> Client:
+        """A client with the operator's token."""
+        if self._client is None:
+            self._client = Client(self.url, self.controller.operator_token())
+        return self._client
+
+    def start_controller(self) -> Child:
+        """Create the controller's state where there is none, start it, wait until it answers."""
+        self.controller.init(self.signer.public_key)
+        child = self.controller.start(self.logs)
+        self.children["controller"] = child
+        self.controller.wait_ready(child, self.client)
+        return child
+
+    def enrol(self, specs: Iterable[AgentSpec]) -> None:
+        """Enrol devices, each with a one-time token of its own."""
+        new = [Agent(spec, self.folder / "devices" / spec.device) for spec in specs]
+        for agent in new:
+            token = self.client.create_enrolment_token(device=agent.spec.device)["token"]
+            agent.prepare(self.url, str(token))
+        enrol_all(new)
+        self.agents |= {agent.spec.device: agent for agent in new}
+
+    def start_agents(self) -> None:
+        """Start every enrolled agent that does not run, and wait until all are online."""
+        for name in self.agents:
+            if name not in self.children or not self.children[name].running:
+                self.start_agent(name)
+        self.wait_for(lambda: self._all_online() or None, ONLINE_SECONDS, "all devices online")
+
+    def start_agent(self, name: str) -> Child:
+        """Start one agent."""
+        self.children[name] = self.agents[name].start(self.logs)
+        return self.children[name]
+
+    def wait_for(self, condition: Callable[[], _Value | None], seconds: float, what: str) -> _Value:
+        """Wait for a condition, watching that nothing has died meanwhile."""
+
+        def check() -> _Value | None:
+            self.check_running()
+            return condition()
+
+        return processes.wait_until(check, seconds, what, self.children["controller"])
+
+    def check_running(self) -> None:
+        """Raise with the log's tail of the first process that has ended by itself."""
+        for child in self.children.values():
+            if not child.running:
+                raise LocalFleetError(
+                    f"{child.name} ended with code {child.process.returncode}; "
+                    f"log {child.log}:\n{child.tail()}"
+                )
+
+    def _all_online(self) -> bool:
+        online = {one["device"] for one in self.client.devices() if one["online"]}
+        return set(self.agents) <= online
