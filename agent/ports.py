@@ -7,7 +7,7 @@ service (`slots`, `reporter`, `app`) sees only these.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -115,6 +115,10 @@ class Samples:
 class Source(Protocol):
     """Where rows come from."""
 
+    def select(self, features: list[str]) -> None:
+        """Give rows of these features, in this order, from the next batch on."""
+        ...
+
     def batches(self) -> AsyncIterator[Samples]:
         """Yield rows until the source ends; waits (never polls) for the next."""
         ...
@@ -138,8 +142,13 @@ class Answers:
     """Empty where the contract gives none."""
 
 
-Action = Callable[[Answers], None]
-"""Takes answers and returns at once; slow work is queued inside."""
+class Action(Protocol):
+    """Does something with answers and returns at once; slow work is queued inside."""
+
+    def __call__(self, answers: Answers) -> None: ...
+    def flush(self) -> None:
+        """Let go of what is held back; called when a window closes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -300,6 +300,8 @@ def find_problems(manifest: Manifest) -> list[str]:
             )
         if isinstance(step, Scale) and any(not s > 0 for s in step.std):
             problems.append(f"contract.preprocess[{index}].std: must be above 0")
+    if manifest.contract.stride_rows > manifest.contract.window_rows:
+        problems.append("contract.stride_rows: above window_rows, so rows would go unseen")
     fields = {output.name for output in manifest.contract.outputs}
     for index, post in enumerate(manifest.contract.postprocess):
         if isinstance(post, Threshold) and post.field not in fields:

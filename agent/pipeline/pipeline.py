@@ -1,0 +1,210 @@
+"""The pipeline of one model name: source → micro-batch → worker → actions, and its accounts.
+
+One micro-batch is under way at a time. A lock around it is the only synchronisation: a swap and
+the closing of a window take place between two batches, so no row is lost and no report mixes
+two releases.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import time
+from collections.abc import Callable
+
+from agent.pipeline import accounting, windowing
+from agent.pipeline.accounting import Account
+from agent.ports import Action, Answers, Samples, Source, WindowReport, WorkerIncident
+from agent.workers import frames
+from agent.workers.frames import InferAnswer, InferRequest
+from agent.workers.pool import BatchFailedError, Worker
+
+MAX_BATCH_ROWS = 64
+
+
+class WorkerPipeline:
+    """`agent.ports.Pipeline` over workers of the pool."""
+
+    def __init__(
+        self,
+        model: str,
+        source: Source,
+        actions: list[Action],
+        on_incident: Callable[[WorkerIncident], None],
+    ) -> None:
+        self._model = model
+        self._source = source
+        self._actions = actions
+        self._on_incident = on_incident
+        self._lock = asyncio.Lock()
+        self._ready = asyncio.Event()
+        self._worker: Worker | None = None
+        self._account = Account()
+        self._carried = b""
+        self._restarts_before = 0
+        self._closed: list[WindowReport] = []
+        self._start_ms = _now_ms()
+
+    async def run(self) -> None:
+        """Wait for the first model, then feed it rows until the source ends."""
+        await self._ready.wait()
+        async for samples in self._source.batches():
+            for start in range(0, len(samples.times_ms), MAX_BATCH_ROWS):
+                async with self._lock:
+                    await self._feed(_part(samples, start, MAX_BATCH_ROWS))
+
+    async def swap(self, loaded: Worker | None) -> Worker | None:
+        """Put `loaded` in place between two micro-batches; return what was there."""
+        async with self._lock:
+            await self._close_window()
+            before, self._worker = self._worker, loaded
+            if loaded is not None:
+                features = [one.name for one in loaded.release.manifest.contract.features]
+                if before is None or features != _features(before):
+                    self._carried = b""
+                self._source.select(features)
+                loaded.on_incident = self._on_incident
+                self._restarts_before = loaded.restarts
+                self._ready.set()
+            return before
+
+    async def take_reports(self) -> list[WindowReport]:
+        """Close the window and return every closed one not taken yet."""
+        async with self._lock:
+            await self._close_window()
+        reports, self._closed = self._closed, []
+        return reports
+
+    async def _feed(self, samples: Samples) -> None:
+        """Settle every row of one micro-batch."""
+        for reason, rows in self._source.take_dropped().items():
+            self._account.drop(reason, rows)
+        worker, rows = self._worker, len(samples.times_ms)
+        if worker is None:
+            self._account.drop(accounting.NO_MODEL, rows)
+            await asyncio.sleep(0)  # a source at full speed must not starve the loop
+            return
+        contract = worker.release.manifest.contract
+        if samples.width != len(contract.features):
+            self._account.drop(accounting.WRONG_WIDTH, rows)
+            return
+        row_bytes = samples.width * 4
+        carried = len(self._carried) // row_bytes
+        request = InferRequest(carried, rows, samples.width, self._carried + samples.values)
+        start = time.perf_counter_ns()
+        try:
+            answer = await worker.infer(request)
+        except BatchFailedError as error:
+            self._account.fail(error.code, rows)
+            self._carried = b""
+            return
+        latency_us = (time.perf_counter_ns() - start) / 1e3
+        kept, times = _usable(samples, answer)
+        self._settle(answer, rows, latency_us)
+        self._act(worker, answer, times, carried)
+        if contract.window_rows > 1:
+            rows_seen = carried + len(times)
+            skip = windowing.carry_from(rows_seen, contract.window_rows, contract.stride_rows)
+            self._carried = (self._carried + kept)[skip * row_bytes :]
+
+    def _settle(self, answer: InferAnswer, rows: int, latency_us: float) -> None:
+        missing = answer.rows.count(frames.MISSING)
+        broken = answer.rows.count(frames.NON_FINITE)
+        self._account.drop(accounting.MISSING, missing)
+        self._account.fail(accounting.NON_FINITE_OUTPUT, broken)
+        self._account.succeed(rows - missing - broken, latency_us)
+        self._account.out_of_range += answer.out_of_range
+
+    def _act(self, worker: Worker, answer: InferAnswer, times: list[int], carried: int) -> None:
+        if not answer.windows:
+            return
+        labels = [worker.labels[index] for index in answer.labels]
+        self._account.labels.update(labels)
+        if not self._actions:
+            return
+        manifest = worker.release.manifest
+        contract = manifest.contract
+        last = windowing.last_rows(answer.windows, contract.window_rows, contract.stride_rows)
+        flat = array.array("f", answer.values).tolist()
+        width = answer.outputs
+        answers = Answers(
+            model=self._model,
+            version=manifest.version,
+            release_sequence=manifest.sequence,
+            names=[output.name for output in contract.outputs],
+            times_ms=[times[index - carried] for index in last],
+            values=[flat[i : i + width] for i in range(0, len(flat), width)],
+            labels=labels,
+        )
+        for action in self._actions:
+            action(answers)
+
+    async def _close_window(self) -> None:
+        """Turn the account into a report, with the statistics of the worker in place."""
+        for action in self._actions:
+            action.flush()
+        account, self._account = self._account, Account()
+        start_ms, self._start_ms = self._start_ms, _now_ms()
+        for reason, rows in self._source.take_dropped().items():
+            account.drop(reason, rows)
+        worker = self._worker
+        if worker is None:  # nothing is loaded yet: keep the count for the first window
+            self._account, self._start_ms = account, start_ms
+            return
+        taken = await worker.take_statistics()
+        restarts, self._restarts_before = (
+            worker.restarts - self._restarts_before,
+            worker.restarts,
+        )
+        if not (account.in_count or taken.rows or taken.lost or restarts):
+            return
+        self._closed.append(
+            WindowReport(
+                release=worker.release,
+                facts=worker.facts,
+                start_ms=start_ms,
+                end_ms=self._start_ms,
+                in_count=account.in_count,
+                ok=account.ok,
+                dropped=dict(account.dropped),
+                failed=dict(account.failed),
+                latency_counts=account.latency_counts,
+                latency_max_us=account.latency_max_us,
+                worker_restarts=restarts,
+                labels=dict(account.labels),
+                out_of_range=account.out_of_range,
+                features=taken.features,
+                outputs=taken.outputs,
+                statistics_rows=taken.rows,
+                statistics_lost=taken.lost,
+            )
+        )
+
+
+def _features(worker: Worker) -> list[str]:
+    return [one.name for one in worker.release.manifest.contract.features]
+
+
+def _part(samples: Samples, start: int, most: int) -> Samples:
+    if start == 0 and len(samples.times_ms) <= most:
+        return samples
+    row = samples.width * 4
+    return Samples(
+        samples.times_ms[start : start + most],
+        samples.values[start * row : (start + most) * row],
+        samples.width,
+    )
+
+
+def _usable(samples: Samples, answer: InferAnswer) -> tuple[bytes, list[int]]:
+    """The rows that reached the model: their bytes and times."""
+    if frames.MISSING not in answer.rows:
+        return samples.values, samples.times_ms
+    row = samples.width * 4
+    keep = [i for i, status in enumerate(answer.rows) if status != frames.MISSING]
+    kept = b"".join(samples.values[i * row : (i + 1) * row] for i in keep)
+    return kept, [samples.times_ms[i] for i in keep]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,120 @@
+"""The forkserver: imports numpy and the runtime once, then clones a worker a request.
+
+It has made no interpreter and runs one thread, so forking it is safe. It speaks JSON over a
+SOCK_SEQPACKET socket: `{"fork": n}` with the worker's socket attached is answered by
+`{"fork": n, "pid": p}`, and each ended worker by `{"exit": p, "status": s}` (negative: signal).
+It dies with the agent, and its workers die with it.
+
+Started by the pool as `python -m agent.workers.forkserver FD`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+from agent.runtimes import preload
+from agent.workers import worker
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Serve the control socket given as argument until it closes."""
+    _die_with_parent()
+    control = socket.socket(fileno=int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the agent's business
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    preload()
+    gc.collect()
+    gc.freeze()  # what is shared stays shared: the collector does not touch it any more
+    control.send(json.dumps({"ready": True}).encode())
+    _serve(control, wake_read, [wake_read, wake_write])
+
+
+def _serve(control: socket.socket, wake: int, own: list[int]) -> None:
+    with selectors.DefaultSelector() as selector:
+        selector.register(control, selectors.EVENT_READ)
+        selector.register(wake, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fd == wake:
+                    os.read(wake, 512)
+                    _reap(control)
+                elif not _fork_one(control, own):
+                    return
+
+
+def _fork_one(control: socket.socket, own: list[int]) -> bool:
+    message, descriptors, _, _ = socket.recv_fds(control, 4096, 1)
+    if not message:
+        return False
+    connection = socket.socket(fileno=descriptors[0])
+    pid = os.fork()
+    if pid == 0:
+        control.close()
+        for descriptor in own:
+            os.close(descriptor)
+        _run(lambda: worker.serve(connection))
+    connection.close()
+    control.send(json.dumps({"fork": json.loads(message)["fork"], "pid": pid}).encode())
+    return True
+
+
+def _run(serve: Callable[[], None]) -> None:
+    """Be a worker, then end without running the forkserver's exit handlers."""
+    status = 1
+    try:
+        _die_with_parent()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _prefer_for_oom_kill()
+        serve()
+        status = 0
+    except ConnectionError:
+        status = 0  # the agent is gone
+    finally:
+        os._exit(status)
+
+
+def _reap(control: socket.socket) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        control.send(
+            json.dumps({"exit": pid, "status": os.waitstatus_to_exitcode(status)}).encode()
+        )
+
+
+def _die_with_parent() -> None:
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # the parent ended before the call
+        os._exit(1)
+
+
+def _prefer_for_oom_kill() -> None:
+    """Let the kernel take a worker, not the agent, when memory runs out."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123 - procfs, no path logic
+            file.write("500")
+    except OSError:
+        return  # not permitted in this container: the default stands
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The agent's side of the forkserver: start it, ask for clones, hear of their ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from shoal.errors import ShoalError
+
+START_TIMEOUT_SECONDS = 60.0
+FORK_TIMEOUT_SECONDS = 10.0
+EXIT_TIMEOUT_SECONDS = 5.0
+
+
+class ForkserverError(ShoalError):
+    """The forkserver did not start or has died."""
+
+    code = "forkserver-failed"
+
+
+class Forkserver:
+    """A running forkserver; made with `start`, restarted by making a new one."""
+
+    def __init__(self, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+        self._process = process
+        self._control = control
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._forks: dict[int, asyncio.Future[int]] = {}
+        self._exits: dict[int, asyncio.Future[int]] = {}
+        self._number = 0
+        self.alive = True
+
+    @classmethod
+    async def start(cls) -> Forkserver:
+        """Start the process and wait until it has imported everything."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        # from this thread: the child's parent-death signal follows the thread that made it
+        process = subprocess.Popen(  # noqa: ASYNC220, S603 - a few ms; our own module
+            [sys.executable, "-m", "agent.workers.forkserver", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+        theirs.close()
+        server = cls(process, ours)
+        asyncio.get_running_loop().add_reader(ours, server._on_message)
+        try:
+            await asyncio.wait_for(server._ready, START_TIMEOUT_SECONDS)
+        except TimeoutError as error:
+            await server.stop()
+            raise ForkserverError(
+                f"forkserver: not ready within {START_TIMEOUT_SECONDS:.0f} s"
+            ) from error
+        return server
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    async def fork(self) -> tuple[int, socket.socket]:
+        """Return a fresh worker's process id and the socket to speak with it."""
+        if not self.alive:
+            raise ForkserverError("forkserver: has died")
+        self._number += 1
+        reply: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._forks[self._number] = reply
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        message = json.dumps({"fork": self._number}).encode()
+        try:
+            socket.send_fds(self._control, [message], [theirs.fileno()])
+            pid = await asyncio.wait_for(reply, FORK_TIMEOUT_SECONDS)
+        except (OSError, TimeoutError) as error:
+            ours.close()
+            raise ForkserverError(f"forkserver: no worker: {error!r}") from error
+        finally:
+            theirs.close()
+            self._forks.pop(self._number, None)
+        ours.setblocking(False)
+        return pid, ours
+
+    async def wait_exit(self, pid: int) -> int | None:
+        """Exit status of a worker, negative for a signal; None if the forkserver cannot say."""
+        future = self._exits.setdefault(pid, asyncio.get_running_loop().create_future())
+        if not self.alive:
+            return None
+        try:
+            return await asyncio.wait_for(asyncio.shield(future), EXIT_TIMEOUT_SECONDS)
+        except TimeoutError:
+            return None
+        finally:
+            self._exits.pop(pid, None)
+
+    async def stop(self) -> None:
+        """End it and all its workers."""
+        self._lose()
+        self._process.kill()
+        await asyncio.to_thread(self._process.wait)
+
+    def _on_message(self) -> None:
+        try:
+            data = self._control.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lose()
+            return
+        message = json.loads(data)
+        if "ready" in message and not self._ready.done():
+            self._ready.set_result(None)
+        elif "fork" in message:
+            self._exits[message["pid"]] = asyncio.get_running_loop().create_future()
+            if reply := self._forks.get(message["fork"]):
+                reply.set_result(message["pid"])
+        elif "exit" in message:
+            future = self._exits.setdefault(
+                message["exit"], asyncio.get_running_loop().create_future()
+            )
+            if not future.done():
+                future.set_result(message["status"])
+
+    def _lose(self) -> None:
+        if not self.alive:
+            return
+        self.alive = False
+        asyncio.get_running_loop().remove_reader(self._control)
+        self._control.close()
+        error = ForkserverError("forkserver: has died")
+        for reply in self._forks.values():
+            if not reply.done():
+                reply.set_exception(error)
+        for future in self._exits.values():
+            future.cancel()
+        if not self._ready.done():
+            self._ready.set_exception(error)
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, if it is still there."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,329 @@
+"""The pool: makes workers, replaces dead and hanging ones, retries the batch under way once.
+
+A request that misses its deadline gets its worker SIGKILLed: nothing less ends a hung native
+call. A batch that takes two workers down is given up, so that one poisoned row cannot stop
+the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from agent.ports import (
+    GoldenReport,
+    LoadRefusedError,
+    RuntimeFacts,
+    StagedRelease,
+    WorkerIncident,
+)
+from agent.workers import frames
+from agent.workers.forkserver_client import Forkserver, ForkserverError, kill
+from agent.workers.frames import InferAnswer, InferRequest, Kind
+from shoal.errors import ShoalError
+from shoal.protocol.messages import FieldStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class PoolOptions:
+    """Limits of all workers."""
+
+    num_threads: int = 1
+    load_timeout_seconds: float = 30.0
+    golden_timeout_seconds: float = 60.0
+    min_deadline_ms: float = 100.0
+
+
+class WorkerLostError(ShoalError):
+    """The process died (`worker-crashed`) or missed its deadline (`deadline-missed`)."""
+
+    code = "worker-crashed"
+
+
+class BatchFailedError(ShoalError):
+    """A batch was given up; the worker is fresh again or gone."""
+
+    code = "worker-crashed"
+
+
+@dataclass(frozen=True, slots=True)
+class StatisticsTaken:
+    """Statistics of the rows that the current process has seen since the last call."""
+
+    rows: int
+    lost: int
+    features: list[FieldStatistics]
+    outputs: list[FieldStatistics]
+
+
+class _Taken(msgspec.Struct):
+    rows: int
+    features: list[FieldStatistics]
+    outputs: list[FieldStatistics]
+
+
+class ForkserverPool:
+    """`agent.ports.WorkerPool`; the forkserver starts with the first load and is replaced if
+    it dies."""
+
+    def __init__(self, options: PoolOptions | None = None) -> None:
+        self.options = options or PoolOptions()
+        self._server: Forkserver | None = None
+        self._starting = asyncio.Lock()
+        self._workers: set[Worker] = set()
+
+    async def load(self, release: StagedRelease) -> Worker:
+        """Return a worker with the release in it, or raise `LoadRefusedError`."""
+        worker = Worker(self, release)
+        try:
+            await worker.start()
+        except (WorkerLostError, ForkserverError) as error:
+            code = "load-timeout" if error.code == "deadline-missed" else "worker-crashed"
+            raise LoadRefusedError(
+                f"{release.manifest.model} {release.manifest.version}: {error.sentence}", code=code
+            ) from error
+        self._workers.add(worker)
+        return worker
+
+    async def stop(self) -> None:
+        """End all workers and the forkserver."""
+        for worker in list(self._workers):
+            await worker.close()
+        if self._server is not None:
+            await self._server.stop()
+            self._server = None
+
+    def pids(self) -> list[int]:
+        """Process ids of the forkserver and all workers."""
+        server = [self._server.pid] if self._server is not None and self._server.alive else []
+        return server + [worker.pid for worker in self._workers if worker.pid]
+
+    async def server(self) -> Forkserver:
+        """The running forkserver."""
+        async with self._starting:
+            if self._server is None or not self._server.alive:
+                if self._server is not None:
+                    await self._server.stop()
+                self._server = await Forkserver.start()
+            return self._server
+
+    def forget(self, worker: Worker) -> None:
+        """Called by a worker that closes."""
+        self._workers.discard(worker)
+
+
+class Worker:
+    """`agent.ports.LoadedModel`: one model, whichever process holds it at the moment."""
+
+    def __init__(self, pool: ForkserverPool, release: StagedRelease) -> None:
+        self._pool = pool
+        self._release = release
+        self._link: _Link | None = None
+        self._facts = RuntimeFacts("", "", "")
+        self._deadline_seconds = _deadline(release, pool.options.min_deadline_ms, 0.0)
+        self._uncounted = 0
+        self._lost = 0
+        self.labels: list[str] = []
+        self.restarts = 0
+        self.on_incident: Callable[[WorkerIncident], None] = lambda incident: None
+
+    @property
+    def release(self) -> StagedRelease:
+        """What it runs."""
+        return self._release
+
+    @property
+    def facts(self) -> RuntimeFacts:
+        """What runs it."""
+        return self._facts
+
+    @property
+    def pid(self) -> int:
+        """Process id now; 0 while there is none."""
+        return self._link.pid if self._link else 0
+
+    async def start(self) -> None:
+        """Clone a process and load the model in it."""
+        server = await self._pool.server()
+        pid, connection = await server.fork()
+        self._link = await _Link.open(server, pid, connection)
+        order = {
+            "folder": str(self._release.folder),
+            "manifest_sha256": self._release.manifest_sha256,
+            "variant": self._release.variant.name,
+            "num_threads": self._pool.options.num_threads,
+        }
+        try:
+            told = await self._ask_json(
+                Kind.LOAD, msgspec.json.encode(order), self._pool.options.load_timeout_seconds
+            )
+        except LoadRefusedError:
+            await self.close()
+            raise
+        self._facts = RuntimeFacts(told["runtime"], told["version"], told["kernels"])
+        self.labels = told["labels"]
+
+    async def golden(self) -> GoldenReport:
+        """Run the golden samples; their latency sets the deadline."""
+        name = f"{self._release.manifest.model} {self._release.manifest.version}"
+        try:
+            told = await self._ask_json(Kind.GOLDEN, b"", self._pool.options.golden_timeout_seconds)
+        except WorkerLostError as error:
+            return GoldenReport(False, 0, 0.0, 0.0, f"{name}: golden samples: {error.sentence}")
+        p99 = float(told["latency_p99_ms"])
+        self._deadline_seconds = _deadline(self._release, self._pool.options.min_deadline_ms, p99)
+        worst, samples = float(told["worst"]), int(told["samples"])
+        passed = worst <= 1.0
+        sentence = (
+            f"{name}: {samples} golden samples, worst difference {worst:.2f} of the tolerance "
+            f"for {self._facts.kernels} kernels"
+        )
+        return GoldenReport(passed, samples, worst, p99, sentence)
+
+    async def infer(self, request: InferRequest) -> InferAnswer:
+        """Run one batch; on a lost worker try it once more on a fresh one.
+
+        Raises `BatchFailedError` with the code of the second loss, or of a refusal.
+        """
+        payload = frames.encode_infer(request)
+        seconds = self._deadline_seconds * max(request.fresh / 32, 1)
+        for attempt in (1, 2):
+            try:
+                if self._link is None:
+                    await self._restart()
+                data = await self._ask(Kind.INFER, payload, Kind.ANSWER, seconds)
+            except WorkerLostError as error:
+                await self._report(error, recovered=attempt == 1)
+                lost: ShoalError = error
+            except (LoadRefusedError, ForkserverError) as error:
+                await self._report(error, recovered=False)
+                raise BatchFailedError(error.sentence, code=error.code) from error
+            else:
+                self._uncounted += request.fresh
+                return frames.decode_answer(data)
+        raise BatchFailedError(lost.sentence, code=lost.code) from lost
+
+    async def take_statistics(self) -> StatisticsTaken:
+        """Statistics since the last call; rows of processes lost since then are `lost`."""
+        taken = _Taken(0, [], [])
+        if self._link is not None and self._uncounted:
+            try:
+                data = await self._ask(Kind.STATISTICS, b"", Kind.INFO, 10.0)
+                taken = msgspec.json.decode(data, type=_Taken)
+            except WorkerLostError as error:
+                await self._report(error, recovered=True)
+        lost, self._lost, self._uncounted = self._lost, 0, 0
+        return StatisticsTaken(taken.rows, lost, taken.features, taken.outputs)
+
+    async def close(self) -> None:
+        """End the process."""
+        link, self._link = self._link, None
+        self._pool.forget(self)
+        if link is not None:
+            await link.close()
+
+    async def _restart(self) -> None:
+        self.restarts += 1
+        await self.start()
+
+    async def _report(self, error: ShoalError, *, recovered: bool) -> None:
+        self._lost += self._uncounted
+        self._uncounted = 0
+        manifest = self._release.manifest
+        self.on_incident(
+            WorkerIncident(
+                manifest.model,
+                manifest.version,
+                error.code,
+                f"{manifest.model} {manifest.version}: {error.sentence}",
+                recovered,
+            )
+        )
+
+    async def _ask_json(self, kind: Kind, payload: bytes, seconds: float) -> dict[str, Any]:
+        found: dict[str, Any] = msgspec.json.decode(
+            await self._ask(kind, payload, Kind.INFO, seconds)
+        )
+        return found
+
+    async def _ask(self, kind: Kind, payload: bytes, wanted: Kind, seconds: float) -> bytes:
+        """One request and its answer; a lost worker leaves `_link` None."""
+        link = self._link
+        if link is None:
+            raise WorkerLostError("worker: not running")
+        try:
+            got, data = await link.ask(frames.encode(kind, payload), seconds)
+        except TimeoutError as error:
+            self._link = None
+            await link.close()
+            raise WorkerLostError(
+                f"worker {link.pid}: no answer within {seconds * 1e3:.0f} ms, killed",
+                code="deadline-missed",
+            ) from error
+        except (OSError, EOFError, frames.FrameError) as error:
+            self._link = None
+            ended = await link.close()
+            raise WorkerLostError(f"worker {link.pid}: {ended}") from error
+        if got is Kind.ERROR:
+            code, sentence = msgspec.json.decode(data)
+            raise LoadRefusedError(sentence, code=code)
+        if got is not wanted:
+            self._link = None
+            await link.close()
+            raise WorkerLostError(f"worker {link.pid}: answered {got.name} to {kind.name}")
+        return data
+
+
+class _Link:
+    """The socket to one process, one request at a time."""
+
+    def __init__(
+        self,
+        server: Forkserver,
+        pid: int,
+        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    ) -> None:
+        self.pid = pid
+        self._server = server
+        self._reader, self._writer = streams
+        self._busy = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, server: Forkserver, pid: int, connection: socket.socket) -> _Link:
+        return cls(server, pid, await asyncio.open_unix_connection(sock=connection, limit=1 << 20))
+
+    async def ask(self, frame: bytes, seconds: float) -> tuple[Kind, bytes]:
+        async with self._busy, asyncio.timeout(seconds):
+            self._writer.write(frame)
+            await self._writer.drain()
+            header = await self._reader.readexactly(frames.HEADER.size)
+            length, kind = frames.decode_header(header)
+            return kind, await self._reader.readexactly(length)
+
+    async def close(self) -> str:
+        """Kill the process, wait for it, and say how it ended."""
+        self._writer.close()
+        start = time.monotonic()
+        # a process that has ended by itself tells its own status; one that has not is killed
+        await asyncio.sleep(0)
+        kill(self.pid)
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+        status = await self._server.wait_exit(self.pid)
+        if status is None:
+            return f"ended, status unknown after {time.monotonic() - start:.1f} s"
+        return f"died of signal {-status}" if status < 0 else f"ended with status {status}"
+
+
+def _deadline(release: StagedRelease, least_ms: float, golden_p99_ms: float) -> float:
+    """Seconds that 32 rows may take: the manifest's, or ten times the golden p99 a row."""
+    if release.manifest.deadline_ms:
+        return release.manifest.deadline_ms / 1e3
+    return max(10 * golden_p99_ms * 32, least_ms) / 1e3
