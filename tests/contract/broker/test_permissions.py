@@ -100,3 +100,18 @@ async def test_mosquitto_makes_the_user_name_the_client_id(connect):
     assert (await owner.receive()).payload == b"mine"
     assert owner.disconnections.empty()
     assert thief.messages.empty()
+
+
+@pytest.mark.parametrize("broker_kind", ["nats"])
+async def test_nats_shows_a_session_to_nobody_but_its_user(connect):
+    owner = await connect("gw-1", clean=False)
+    assert await owner.subscribe("shoal/v1/+/gw-1/desired")
+    owner.close()
+    director = await connect(DIRECTOR_ACCOUNT)
+    await director.publish("shoal/v1/jfk/gw-1/desired", b"queued")
+
+    thief = await connect("gw-2", client_id="gw-1", clean=False)
+    await director.publish("shoal/v1/jfk/gw-1/desired", b"live")
+
+    with pytest.raises(TimeoutError):
+        await thief.receive(0.5)
