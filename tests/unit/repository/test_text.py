@@ -12,7 +12,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 FORBIDDEN = {
     "work that is not done": re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b"),
     "somebody's own folder": re.compile(r"(?<![\w.{}])/(home|root|work|workspace|Users)/\w"),
-    "a package index": re.compile(r"files\.pythonhosted|/simple\b|extra-index"),
+    "a package index": re.compile(r"files[.]pythonhosted|/simpl[e]/|extra[-]index"),
     "a check switched off without a reason": re.compile(r"# (type: ignore|noqa)\s*$", re.M),
 }
 
