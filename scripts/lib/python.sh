@@ -21,9 +21,11 @@ find_python() { # find_python "<minor versions>" <command…>
 
 # Why find_python printed nothing, as a sentence.
 explain_no_python() { # explain_no_python "<versions in words>"
-    if python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+    if ! command -v python3 >/dev/null; then
+        echo "no Python $1 found: apt-get install python3 python3-venv"
+    elif python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; then
         echo "$(python3 --version) has no venv module: apt-get install python3-venv brings it"
     else
-        echo "no Python $1 found (python3 is $(python3 --version 2>&1 || true)): apt-get install python3 python3-venv"
+        echo "no Python $1 found, python3 is $(python3 --version)"
     fi
 }

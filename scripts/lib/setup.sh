@@ -14,8 +14,8 @@ script_name=setup
 
 group="${1:-demo}"
 case "$group" in
-    demo | test) venv=.venv pythons="python3 python3.13 python3.12 python3.11" versions="11 12 13" ;;
-    tflite-runtime) venv=.venv-tflite-runtime pythons="python3.11 python3" versions="11" ;;
+    demo | test) venv=.venv pythons="python3 python3.13 python3.12 python3.11" versions="11 12 13" in_words="3.11 to 3.13" ;;
+    tflite-runtime) venv=.venv-tflite-runtime pythons="python3.11 python3" versions="11" in_words="3.11" ;;
     *) die "no set-up named '$group': expected demo, test or tflite-runtime" ;;
 esac
 lock=locks/$group.lock
@@ -33,7 +33,7 @@ make_venv() {
     fi
     # shellcheck disable=SC2086 # a list of commands
     python="$(find_python "$versions" $pythons)"
-    [ -n "$python" ] || die "$(explain_no_python "3.${versions// /, 3.}")"
+    [ -n "$python" ] || die "$(explain_no_python "$in_words")"
     say "1/3 making $venv with $("$python" --version)"
     "$python" -m venv --clear "$venv" || die "could not make $venv with $python"
 }
