@@ -20,12 +20,12 @@ find_python() { # find_python "<minor versions>" <command…>
 }
 
 # Why find_python printed nothing, as a sentence.
-explain_no_python() { # explain_no_python "<versions in words>"
+explain_no_python() { # explain_no_python "<minor versions>" "<versions in words>"
     if ! command -v python3 >/dev/null; then
-        echo "no Python $1 found: apt-get install python3 python3-venv"
-    elif python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; then
+        echo "no Python $2 found: apt-get install python3 python3-venv"
+    elif python3 -c 'import sys; sys.exit(str(sys.version_info[1]) not in sys.argv[1].split())' "$1"; then
         echo "$(python3 --version) has no venv module: apt-get install python3-venv brings it"
     else
-        echo "no Python $1 found, python3 is $(python3 --version)"
+        echo "no Python $2 found, python3 is $(python3 --version)"
     fi
 }

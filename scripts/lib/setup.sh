@@ -33,7 +33,7 @@ make_venv() {
     fi
     # shellcheck disable=SC2086 # a list of commands
     python="$(find_python "$versions" $pythons)"
-    [ -n "$python" ] || die "$(explain_no_python "$in_words")"
+    [ -n "$python" ] || die "$(explain_no_python "$versions" "$in_words")"
     say "1/3 making $venv with $("$python" --version)"
     "$python" -m venv --clear "$venv" || die "could not make $venv with $python"
 }
