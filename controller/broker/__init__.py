@@ -1,4 +1,4 @@
-"""The MQTT broker of a controller on one machine: mosquitto, or nats-server without it.
+"""The MQTT broker: mosquitto or nats-server as our child, or one that the site runs.
 
 Texts of configuration are pure functions of values (`mosquitto`, `nats`); the process is a
 thin shell (`embedded`, `process`, `tether`). Nothing else in the project knows which broker runs.
@@ -14,6 +14,7 @@ from controller.broker.accounts import (
 )
 from controller.broker.embedded import EmbeddedBroker, free_port
 from controller.broker.errors import BrokerError
+from controller.broker.external import Broker, ExternalBroker
 from controller.broker.kinds import KINDS, choose_kind
 from controller.broker.settings import BrokerSettings, TlsFiles
 
@@ -23,9 +24,11 @@ __all__ = [
     "KINDS",
     "PROBE_ACCOUNT",
     "Accounts",
+    "Broker",
     "BrokerError",
     "BrokerSettings",
     "EmbeddedBroker",
+    "ExternalBroker",
     "TlsFiles",
     "choose_kind",
     "free_port",

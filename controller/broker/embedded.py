@@ -26,6 +26,7 @@ from pathlib import Path
 
 from controller.broker.accounts import PROBE_ACCOUNT, Accounts
 from controller.broker.errors import BrokerError
+from controller.broker.files import OWNER_ONLY, replace_file
 from controller.broker.handshake import ACCEPTED, log_in
 from controller.broker.kinds import KINDS, locate
 from controller.broker.process import Child, limit_log, log_size, log_tail, start_child
@@ -161,7 +162,7 @@ class EmbeddedBroker:
         )
         probe = (PROBE_ACCOUNT, self._probe_password)
         for name, text in self._kind.files(settings, self._accounts, probe).items():
-            _write_private(self._folder / name, text)
+            replace_file(self._folder / name, text, OWNER_ONLY)
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -170,13 +171,3 @@ def free_port(host: str = "127.0.0.1") -> int:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replace a file in one step. Written anew at each start, so a power cut may lose it."""
-    temporary = path.with_name(path.name + ".new")
-    temporary.unlink(missing_ok=True)
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        file.write(text)
-    temporary.replace(path)

@@ -32,7 +32,7 @@ def files(settings: BrokerSettings, accounts: Accounts, probe: tuple[str, str]) 
     """Every file by name; `probe` is the account that may log in and nothing more."""
     everyone = [*accounts.controllers.items(), probe, *accounts.devices.items()]
     return {
-        PASSWORDS: "".join(password_line(name, password) + "\n" for name, password in everyone),
+        PASSWORDS: passwords(everyone),
         ACL: acl(accounts.controllers),
         CONF: conf(settings),
     }
@@ -84,6 +84,11 @@ def acl(controllers: Iterable[str]) -> str:
     lines += [f"pattern write {topic}" for topic in publish_topics("%u")]
     lines += [f"pattern read {topic}" for topic in read_topics("%u")]
     return "\n".join(lines) + "\n"
+
+
+def passwords(accounts: Iterable[tuple[str, str]]) -> str:
+    """The password file."""
+    return "".join(password_line(name, password) + "\n" for name, password in accounts)
 
 
 @lru_cache(maxsize=100_000)

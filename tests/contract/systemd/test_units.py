@@ -9,9 +9,12 @@ import tomllib
 
 import pytest
 
+from controller.broker import mosquitto
+
 pytestmark = pytest.mark.contract
 
 UNITS = ("shoal-agent.service", "shoal-controller.service")
+HELPERS = ("shoal-broker.service",)
 MAX_EXPOSURE = 2.0
 """Of systemd's own scale, 0 (sealed) to 10; anything above 5 it calls medium."""
 
@@ -34,7 +37,7 @@ def analyze(repository_root, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", UNITS + HELPERS)
 def test_systemd_accepts_every_line(analyze, unit):
     result = analyze(unit, "verify", "--man=no")
     assert (result.returncode, result.stderr) == (0, "")
@@ -66,3 +69,11 @@ def test_a_worker_killed_for_memory_does_not_take_the_agent_along(repository_roo
     text = (repository_root / "systemd" / UNITS[0]).read_text()
     for line in ("OOMPolicy=continue", "Restart=always", "Type=notify", "WatchdogSec=60"):
         assert line in text.splitlines()
+
+
+def test_broker_is_reloaded_when_the_file_that_the_controller_writes_changes(repository_root):
+    text = (repository_root / "systemd" / "shoal-broker.path").read_text()
+    watched = re.search(r"^PathChanged=(\S+)", text, re.MULTILINE)
+    assert watched
+    assert watched[1].endswith(f"/{mosquitto.PASSWORDS}")
+    assert "Unit=shoal-broker.service" in text.splitlines()
