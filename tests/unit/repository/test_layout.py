@@ -61,11 +61,11 @@ def test_continuous_integration_runs_the_same_command(repository_root):
     assert path.read_text().rstrip().endswith('/scripts/test"')
 
 
-def test_every_hardware_profile_is_toml_with_its_file_name_as_name(repository_root):
+def test_every_hardware_profile_is_toml_and_names_a_processor(repository_root):
     profiles = sorted((repository_root / "firmware_profiles").glob("*.toml"))
     assert len(profiles) >= 3
     for path in profiles:
-        assert tomllib.loads(path.read_text())["name"] == path.stem
+        assert tomllib.loads(path.read_text())["arch"], path.name
 
 
 def test_version_is_written_once(repository_root, project):
