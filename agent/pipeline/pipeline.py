@@ -30,12 +30,12 @@ class WorkerPipeline:
         model: str,
         source: Source,
         actions: list[Action],
-        on_incident: Callable[[WorkerIncident], None],
+        on_incident: Callable[[WorkerIncident], None] = lambda incident: None,
     ) -> None:
         self._model = model
         self._source = source
         self._actions = actions
-        self._on_incident = on_incident
+        self.on_incident = on_incident
         self._lock = asyncio.Lock()
         self._ready = asyncio.Event()
         self._worker: Worker | None = None
@@ -63,7 +63,7 @@ class WorkerPipeline:
                 if before is None or features != _features(before):
                     self._carried = b""
                 self._source.select(features)
-                loaded.on_incident = self._on_incident
+                loaded.on_incident = self.on_incident
                 self._restarts_before = loaded.restarts
                 self._ready.set()
             return before

@@ -212,15 +212,15 @@ class Acked(Struct, kw_only=True):
     schema: int = SCHEMA
 
 
-MESSAGE_TYPES: dict[Channel, type[Header] | type[Acked]] = {
+UP_TYPES: dict[Channel, type[Header]] = {
     Channel.STATE: State,
     Channel.HEALTH: Health,
     Channel.WINDOW: Window,
     Channel.STATISTICS: Statistics,
     Channel.PREDICTIONS: Predictions,
     Channel.EVENTS: Event,
-    Channel.ACKED: Acked,
 }
+MESSAGE_TYPES: dict[Channel, type[Header] | type[Acked]] = {**UP_TYPES, Channel.ACKED: Acked}
 
 UpMessage = State | Health | Window | Statistics | Predictions | Event
 
@@ -290,6 +290,8 @@ def identify(payload: bytes) -> tuple[str, str, int] | None:
 
 __all__ = [
     "LATENCY_EDGES_US",
+    "MESSAGE_TYPES",
+    "UP_TYPES",
     "Acked",
     "Event",
     "FieldStatistics",

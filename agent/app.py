@@ -1,0 +1,278 @@
+"""The resident agent: builds every object, runs every task, in one place.
+
+It imports neither numpy nor cryptography nor a runtime; those live in workers and updaters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections import deque
+
+from agent.actions import build_action
+from agent.config import AgentConfig, ModelBinding
+from agent.introspect import device_facts
+from agent.link import Link
+from agent.manager import ModelManager, collect_garbage
+from agent.notify import notify, watchdog_seconds
+from agent.outbox import Outbox
+from agent.pipeline import WorkerPipeline
+from agent.reporter import Identity, Reporter
+from agent.sources import open_source
+from agent.sources.replay import ReplaySource
+from agent.state_files import open_database
+from agent.store import StateStore
+from agent.trust import load_broker
+from agent.updater.client import UpdaterError, ask_updater
+from agent.updater.wire import Verified, VerifyRequest
+from agent.workers.pool import ForkserverPool, PoolOptions
+from shoal.errors import ShoalError
+from shoal.protocol.desired import DesiredState, decode_desired
+
+log = logging.getLogger("agent")
+
+PROBATION_REPORT_SECONDS = 5.0
+SOURCE_RETRY_SECONDS = 10.0
+LAG_PERIOD_SECONDS = 0.1
+GARBAGE_SECONDS = 86400.0
+
+
+class Agent:
+    """One device's service."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._facts = device_facts(config.profile, config.state_dir)
+        identity = Identity(config.device, config.site, config.profile, self._facts)
+        self._store = StateStore(open_database(config.state_db))
+        self._outbox = Outbox(open_database(config.outbox_db), identity.boot_id, config.outbox)
+        self._reporter = Reporter(identity, self._outbox, lambda: self._link.wake())
+        self._pool = ForkserverPool(PoolOptions(num_threads=config.num_threads))
+        self._managers: dict[str, ModelManager] = {}
+        self._pipelines: dict[str, WorkerPipeline] = {}
+        self._envelope: bytes | None = None
+        self._news = asyncio.Event()
+        self._state_due = asyncio.Event()
+        self._lags: deque[float] = deque(maxlen=600)
+        self._link = Link(
+            config.site,
+            config.device,
+            self._outbox,
+            lambda: load_broker(config.state_dir),
+            self._reporter.last_will,
+            self._on_desired,
+            self._state_due.set,
+        )
+        for binding in config.models:
+            self._bind(binding)
+
+    async def run(self) -> None:
+        """Run until cancelled, then leave in order."""
+        self._reporter.event("agent", "started", "agent started")
+        sequence, payload = self._store.desired()
+        if payload:
+            self._apply(decode_desired(payload))
+        log.info("started device=%s desired_sequence=%d", self._config.device, sequence)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, manager in self._managers.items():
+                    group.create_task(manager.run(), name=f"slots-{name}")
+                    group.create_task(self._run_pipeline(name), name=f"pipeline-{name}")
+                group.create_task(self._link.run(), name="link")
+                group.create_task(self._follow_desired(), name="desired")
+                group.create_task(self._report_windows(), name="windows")
+                group.create_task(self._report_health(), name="health")
+                group.create_task(self._report_state(), name="state")
+                group.create_task(self._measure_lag(), name="lag")
+                group.create_task(self._feed_watchdog(), name="watchdog")
+                notify("READY=1")
+        finally:
+            notify("STOPPING=1")
+            await self._leave()
+
+    def _bind(self, binding: ModelBinding) -> None:
+        """Wire one model name: source, actions, pipeline, slots."""
+        options = dict(binding.source)
+        source = open_source(options.pop("kind"), options)
+        actions = [build_action(one, self._reporter.predictions) for one in binding.actions]
+        pipeline = WorkerPipeline(binding.name, source, actions)
+        manager = ModelManager(
+            binding.name,
+            self._config.state_dir,
+            self._store,
+            self._pool,
+            pipeline,
+            self._reporter,
+            self._facts,
+            self._state_due.set,
+        )
+        pipeline.on_incident = manager.on_incident
+        self._pipelines[binding.name] = pipeline
+        self._managers[binding.name] = manager
+        if isinstance(source, ReplaySource):
+            for fault in source.faults:
+                self._reporter.event(
+                    "pipeline",
+                    "injected-fault",
+                    fault.describe(),
+                    severity="warning",
+                    model=binding.name,
+                )
+
+    async def _run_pipeline(self, name: str) -> None:
+        while True:
+            try:
+                await self._pipelines[name].run()
+            except ShoalError as error:
+                log.error("source failed model=%s error=%r", name, error.sentence)
+                self._reporter.event(
+                    "pipeline", error.code, error.sentence, severity="error", model=name
+                )
+                await asyncio.sleep(SOURCE_RETRY_SECONDS)
+            else:
+                log.info("source ended model=%s", name)
+                self._reporter.event("pipeline", "source-ended", "the source has ended", model=name)
+                return
+
+    def _on_desired(self, envelope: bytes) -> None:
+        """Only the newest counts; an older one waiting is overwritten."""
+        if envelope:
+            self._envelope = envelope
+            self._news.set()
+
+    async def _follow_desired(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            envelope, self._envelope = self._envelope, None
+            if envelope is not None:
+                await self._consider(envelope)
+
+    async def _consider(self, envelope: bytes) -> None:
+        """Verify a desired state in an updater, store it, then act on it."""
+        floor, stored = self._store.desired()
+        request = VerifyRequest(str(self._config.state_dir), self._config.device, floor, envelope)
+        try:
+            reply = await ask_updater(request)
+        except UpdaterError as error:
+            log.warning("desired refused code=%s error=%r", error.code, error.sentence)
+            self._reporter.event("desired", error.code, error.sentence, severity="warning")
+            return
+        assert isinstance(reply, Verified)
+        desired = decode_desired(reply.payload)
+        if desired.sequence == floor and stored and reply.payload != stored:
+            self._reporter.event(
+                "desired",
+                "desired-conflict",
+                f"desired state: sequence {floor} came twice with different content",
+                severity="error",
+            )
+            return
+        self._store.accept_desired(desired.sequence, reply.payload)
+        self._apply(desired)
+        self._state_due.set()
+
+    def _apply(self, desired: DesiredState) -> None:
+        for assignment in desired.models:
+            manager = self._managers.get(assignment.model)
+            if manager is not None:
+                manager.assign(assignment)
+                continue
+            self._reporter.event(
+                "execution",
+                "no-binding",
+                f"{assignment.model}: this device has no source bound to that model",
+                severity="error",
+                model=assignment.model,
+                version=assignment.version,
+                rollout=assignment.rollout or None,
+                attempt=assignment.attempt,
+                data={"state": "rejected", "intent": assignment.intent},
+            )
+
+    async def _report_windows(self) -> None:
+        while True:
+            trial = any(manager.in_probation for manager in self._managers.values())
+            period = self._config.window_seconds
+            await asyncio.sleep(min(period, PROBATION_REPORT_SECONDS) if trial else period)
+            await self._close_windows()
+
+    async def _close_windows(self) -> None:
+        for name, manager in self._managers.items():
+            await manager.observe(await self._pipelines[name].take_reports())
+
+    async def _report_health(self) -> None:
+        cleaned = time.monotonic()
+        while True:
+            await asyncio.sleep(self._config.health_seconds)
+            lags = sorted(self._lags) or [0.0]
+            lag = lags[min(int(len(lags) * 0.99), len(lags) - 1)]
+            self._reporter.health(self._pool.pids(), lag * 1e3, self._link.connects)
+            if time.monotonic() - cleaned > GARBAGE_SECONDS:
+                cleaned = time.monotonic()
+                collect_garbage(
+                    self._config.files_dir, self._store.kept_manifests(), GARBAGE_SECONDS
+                )
+
+    async def _report_state(self) -> None:
+        while True:
+            await self._state_due.wait()
+            await asyncio.sleep(0.05)  # several changes at once are one message
+            self._state_due.clear()
+            status, reason = self._status()
+            self._reporter.put_state(
+                self._reporter.state(
+                    [manager.state() for manager in self._managers.values()],
+                    online=True,
+                    desired_sequence=self._store.desired()[0],
+                    status=status,
+                    reason=reason,
+                )
+            )
+
+    def _status(self) -> tuple[str, str]:
+        for manager in self._managers.values():
+            if manager.trouble:
+                return "failing", manager.trouble
+        for name, manager in self._managers.items():
+            candidate = manager.slots.candidate
+            if manager.updating and candidate is not None:
+                words = f"{name} {candidate.assignment.version} is {candidate.stage.value}"
+                return "updating", words
+        return "ok", ""
+
+    async def _measure_lag(self) -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(LAG_PERIOD_SECONDS)
+            self._lags.append(max(time.monotonic() - before - LAG_PERIOD_SECONDS, 0.0))
+
+    async def _feed_watchdog(self) -> None:
+        period = watchdog_seconds()
+        while period:
+            await asyncio.sleep(period)
+            notify("WATCHDOG=1")
+
+    async def _leave(self) -> None:
+        """Close the windows into the outbox, say goodbye, end the workers."""
+        with contextlib.suppress(ShoalError, TimeoutError):
+            async with asyncio.timeout(5.0):
+                await self._close_windows()
+        await self._link.close(self._reporter.last_will())
+        await self._pool.stop()
+        self._outbox.close()
+        self._store.close()
+
+
+async def serve(config: AgentConfig) -> None:
+    """Run the agent until SIGTERM or SIGINT."""
+    agent = Agent(config)
+    task = asyncio.create_task(agent.run(), name="agent")
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

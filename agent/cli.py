@@ -1,0 +1,184 @@
+"""The command `shoal-agent`. Light: everything heavy is imported by the verb that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from shoal import __version__
+from shoal.errors import ShoalError
+
+DEFAULT_CONFIG = "/etc/shoal/agent.toml"
+
+
+def main() -> None:
+    """Run the command; mistakes are one line on standard error and exit code 1."""
+    arguments = _parser().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        arguments.verb(arguments)
+    except ShoalError as error:
+        print(f"shoal-agent: {error.sentence}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="shoal-agent", description="Runs models on this device and reports on them."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    for name, verb, words in (
+        ("run", _run, "run the service"),
+        ("enrol", _enrol, "make this device part of a fleet"),
+        ("status", _status, "show slots and outbox"),
+        ("explain", _explain, "say whether and how a package fits this device"),
+        ("outbox", _outbox, "list messages that are not acked"),
+        ("predictions", _predictions, "read a table that the sqlite action wrote"),
+    ):
+        one = verbs.add_parser(name, help=words, description=words)
+        one.set_defaults(verb=verb)
+        one.add_argument("--config", type=Path, default=Path(DEFAULT_CONFIG), metavar="FILE")
+        if name not in ("run", "enrol"):
+            one.add_argument("--json", action="store_true", help="print JSON")
+        if name == "enrol":
+            one.add_argument(
+                "--token-file", type=Path, metavar="FILE", help="else SHOAL_TOKEN is read"
+            )
+        if name == "explain":
+            one.add_argument("package", type=Path)
+        if name == "predictions":
+            one.add_argument("file", type=Path)
+            one.add_argument("--limit", type=int, default=20)
+    return parser
+
+
+def _config(arguments: argparse.Namespace) -> Any:
+    from agent.config import load_config
+
+    return load_config(arguments.config)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from agent.app import serve
+
+    asyncio.run(serve(_config(arguments)))
+
+
+def _enrol(arguments: argparse.Namespace) -> None:
+    from agent.enrol import enrol
+
+    config = _config(arguments)
+    if arguments.token_file is not None:
+        try:
+            token = arguments.token_file.read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ShoalError(f"token file {arguments.token_file}: {error}") from error
+    else:
+        token = os.environ.get("SHOAL_TOKEN", "")
+    answer = enrol(config, token)
+    print(f"enrolled {answer.device} at {answer.site}, broker {answer.broker_host}")
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    import sqlite_utils
+
+    from agent.state_files import open_database
+
+    config = _config(arguments)
+    open_database(config.state_db).close()
+    state = sqlite_utils.Database(config.state_db)
+    outbox = sqlite_utils.Database(config.outbox_db)
+    found = {
+        "device": config.device,
+        "models": [json.loads(row["document"]) for row in state["slots"].rows],
+        "outbox_rows": outbox["messages"].count,
+    }
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+        return
+    print(f"device  {found['device']}\noutbox  {found['outbox_rows']} messages not acked")
+    for slots in found["models"]:
+        active, candidate = slots["active"], slots["candidate"]
+        print(f"model   {slots['model']}: {active['version'] if active else 'nothing active'}")
+        if candidate:
+            version, stage = candidate["assignment"]["version"], candidate["stage"]
+            print(f"        candidate {version}: {stage} {candidate['sentence']}".rstrip())
+
+
+def _explain(arguments: argparse.Namespace) -> None:
+    from agent.introspect import device_facts
+    from shoal.compatibility import choose_variant
+    from shoal.package import read_package
+
+    config = _config(arguments)
+    manifest = read_package(arguments.package).manifest
+    folder = config.state_dir if config.state_dir.exists() else Path()
+    variant, gaps = choose_variant(manifest, device_facts(config.profile, folder))
+    found = {
+        "package": f"{manifest.model} {manifest.version}",
+        "fits": variant is not None,
+        "variant": variant.name if variant else None,
+        "gaps": [{"field": g.field, "need": g.need, "have": g.have, "fix": g.fix} for g in gaps],
+    }
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+    elif variant:
+        print(f"{found['package']} fits this device with variant {variant.name}")
+    else:
+        print(f"{found['package']} does not fit this device:")
+        for gap in gaps:
+            print(f"  {gap}")
+    if variant is None:
+        sys.exit(2)
+
+
+def _outbox(arguments: argparse.Namespace) -> None:
+    import sqlite_utils
+
+    from agent.state_files import open_database
+
+    config = _config(arguments)
+    open_database(config.outbox_db).close()
+    database = sqlite_utils.Database(config.outbox_db)
+    rows = list(
+        database.query(
+            "SELECT id, channel, model, boot_id, seq, created_ms, LENGTH(body) AS bytes"
+            " FROM messages ORDER BY class, id LIMIT 1000"
+        )
+    )
+    _print_rows(rows, as_json=arguments.json)
+
+
+def _predictions(arguments: argparse.Namespace) -> None:
+    import sqlite_utils
+
+    if not arguments.file.exists():
+        raise ShoalError(f"{arguments.file}: no such file")
+    table = sqlite_utils.Database(arguments.file)["predictions"]
+    rows = list(table.rows_where(order_by="id desc", limit=arguments.limit))
+    _print_rows(rows, as_json=arguments.json)
+
+
+def _print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    if not rows:
+        print("nothing there")
+        return
+    print("  ".join(rows[0]))
+    for row in rows:
+        print("  ".join(str(value) for value in row.values()))
+
+
+if __name__ == "__main__":
+    main()

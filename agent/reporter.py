@@ -1,0 +1,224 @@
+"""Turning what happened into messages; everything goes through the outbox."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from agent.outbox import Outbox
+from agent.pipeline.accounting import latency_quantile
+from agent.ports import Answers, WindowReport
+from agent.sources.host import read_temperature
+from shoal import __version__
+from shoal.ids import DeviceId, SiteId
+from shoal.protocol.messages import (
+    Event,
+    Header,
+    Health,
+    ModelState,
+    Predictions,
+    State,
+    Statistics,
+    Window,
+    encode,
+)
+from shoal.protocol.topics import Channel
+
+
+@dataclass(slots=True)
+class Identity:
+    """Who this is: the same in every message. A boot id is one run of the agent."""
+
+    device: DeviceId
+    site: SiteId
+    profile: str
+    facts: dict[str, str | int | float | bool]
+    boot_id: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
+    started: float = field(default_factory=time.monotonic)
+
+
+class Reporter:
+    """Builds each kind of message and puts it into the outbox."""
+
+    def __init__(self, identity: Identity, outbox: Outbox, wake: Callable[[], None]) -> None:
+        self._identity = identity
+        self._outbox = outbox
+        self._wake = wake
+        self._clock_synced = clock_synced()
+
+    def state(
+        self,
+        models: list[ModelState],
+        *,
+        online: bool,
+        desired_sequence: int,
+        status: str = "ok",
+        reason: str = "",
+    ) -> State:
+        """What the device is now; the caller publishes or stores it."""
+        return State(
+            **self._header(),
+            online=online,
+            status=status,
+            reason=reason,
+            agent_version=__version__,
+            profile=self._identity.profile,
+            desired_sequence=desired_sequence,
+            models=models,
+            facts=self._identity.facts,
+        )
+
+    def last_will(self) -> bytes:
+        """What the broker says when we are gone."""
+        return encode(self.state([], online=False, desired_sequence=0))
+
+    def put_state(self, state: State) -> None:
+        """Store the state for sending."""
+        self._put(Channel.STATE, state)
+
+    def event(self, kind: str, code: str, sentence: str, **more: Any) -> None:
+        """Store an event; `more` are fields of `Event`."""
+        self._put(
+            Channel.EVENTS,
+            Event(**self._header(), kind=kind, code=code, sentence=sentence[:2000], **more),
+        )
+
+    def window(self, report: WindowReport, *, slot: str, baseline: str, pss_bytes: int) -> None:
+        """Store a closed window and its statistics."""
+        manifest = report.release.manifest
+        common: dict[str, Any] = {
+            "model": manifest.model,
+            "version": manifest.version,
+            "release_sequence": manifest.sequence,
+            "manifest": report.release.manifest_sha256,
+            "slot": slot,
+            "start_ms": report.start_ms,
+            "end_ms": report.end_ms,
+        }
+        counts = report.latency_counts
+        self._put(
+            Channel.WINDOW,
+            Window(
+                **self._header(),
+                **common,
+                runtime=report.facts.runtime,
+                runtime_version=report.facts.version,
+                kernels=report.facts.kernels,
+                in_count=report.in_count,
+                ok=report.ok,
+                dropped=report.dropped,
+                failed=report.failed,
+                latency_p50_us=latency_quantile(counts, 0.5),
+                latency_p95_us=latency_quantile(counts, 0.95),
+                latency_p99_us=latency_quantile(counts, 0.99),
+                latency_max_us=round(report.latency_max_us, 1),
+                latency_counts=_trimmed(counts),
+                worker_restarts=report.worker_restarts,
+                worker_pss_bytes=pss_bytes,
+                labels=report.labels,
+            ),
+        )
+        if report.statistics_rows or report.statistics_lost:
+            self._put(
+                Channel.STATISTICS,
+                Statistics(
+                    **self._header(),
+                    **common,
+                    baseline=baseline,
+                    rows=report.statistics_rows,
+                    lost=report.statistics_lost,
+                    features=report.features,
+                    outputs=report.outputs,
+                ),
+            )
+
+    def predictions(self, answers: Answers) -> None:
+        """Store single answers, for devices that opted in."""
+        self._put(
+            Channel.PREDICTIONS,
+            Predictions(
+                **self._header(),
+                model=answers.model,
+                version=answers.version,
+                release_sequence=answers.release_sequence,
+                names=answers.names,
+                sample_ms=answers.times_ms,
+                values=[[round_(value) for value in row] for row in answers.values],
+                labels=answers.labels,
+            ),
+        )
+
+    def health(self, pids: Iterable[int], loop_lag_p99_ms: float, connects: int) -> None:
+        """Store a look at host, process, link and outbox."""
+        self._clock_synced = clock_synced()
+        memory = psutil.virtual_memory()
+        self._put(
+            Channel.HEALTH,
+            Health(
+                **self._header(),
+                cpu_ratio=psutil.cpu_percent() / 100,
+                load_1m=round(psutil.getloadavg()[0], 2),
+                memory_total_bytes=memory.total,
+                memory_available_bytes=memory.available,
+                disk_free_bytes=psutil.disk_usage("/").free,
+                temperature_c=read_temperature(),
+                agent_pss_bytes=pss_bytes("self"),
+                workers_pss_bytes=sum(pss_bytes(pid) for pid in pids),
+                loop_lag_p99_ms=round(loop_lag_p99_ms, 2),
+                link_connects=connects,
+                outbox_rows=self._outbox.rows,
+                outbox_bytes=self._outbox.size_bytes,
+                outbox_dropped=self._outbox.dropped(),
+            ),
+        )
+
+    def _put(self, channel: Channel, message: Header) -> None:
+        self._outbox.put(channel, message, message.ts_ms)
+        self._wake()
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "device": self._identity.device,
+            "site": self._identity.site,
+            "boot_id": self._identity.boot_id,
+            "seq": 0,  # the outbox gives it at the first sending
+            "ts_ms": max(time.time_ns() // 1_000_000, 0),
+            "uptime_ms": int((time.monotonic() - self._identity.started) * 1000),
+            "clock_synced": self._clock_synced,
+        }
+
+
+def pss_bytes(pid: int | str) -> int:
+    """Proportional set size of a process; 0 when it is gone or may not be read."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    except OSError:
+        return 0
+    for line in text.splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def clock_synced() -> bool:
+    """Whether the kernel says that the wall clock is disciplined (adjtimex, STA_UNSYNC)."""
+    buffer = ctypes.create_string_buffer(512)
+    state: int = ctypes.CDLL(None).adjtimex(buffer)
+    return 0 <= state < 5  # 5 is TIME_ERROR: not synchronised
+
+
+def round_(value: float) -> float | None:
+    """Seven digits, as float32 holds; what JSON cannot say becomes None."""
+    return float(f"{value:.7g}") if value - value == 0 else None
+
+
+def _trimmed(counts: list[int]) -> list[int]:
+    last = max((i for i, count in enumerate(counts) if count), default=-1)
+    return counts[: last + 1]

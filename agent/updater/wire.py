@@ -1,0 +1,69 @@
+"""What agent and updater say to each other."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from shoal.protocol.desired import Assignment
+
+
+class VerifyRequest(Struct, frozen=True, tag="verify"):
+    """Is this envelope a desired state that this device may obey?"""
+
+    state_dir: str
+    device: str
+    floor: int
+    envelope: bytes
+
+
+class FetchRequest(Struct, frozen=True, tag="fetch"):
+    """Bring an assigned release onto the disk."""
+
+    state_dir: str
+    assignment: Assignment
+    facts: dict[str, str | int | float | bool]
+
+
+class Progress(Struct, frozen=True, tag="progress"):
+    """Bytes of the release that are on the disk."""
+
+    done: int
+    total: int
+
+
+class Verified(Struct, frozen=True, tag="verified"):
+    """The verified payload: a `DesiredState` in JSON."""
+
+    payload: bytes
+
+
+class Staged(Struct, frozen=True, tag="staged"):
+    """Everything of the release that this device needs lies in its files folder."""
+
+    variant: str
+
+
+class Refused(Struct, frozen=True, tag="refused"):
+    """It did not, and why. `retryable`: the same again may work later."""
+
+    code: str
+    sentence: str
+    retryable: bool
+
+
+Request = VerifyRequest | FetchRequest
+Reply = Progress | Verified | Staged | Refused
+
+_requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_replies: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
+
+
+def decode_request(data: bytes) -> Request:
+    """Decode a request."""
+    return _requests.decode(data)
+
+
+def decode_reply(line: bytes) -> Reply:
+    """Decode one line of what the updater says."""
+    return _replies.decode(line)
