@@ -83,7 +83,7 @@ def test_lock_pins_and_hashes_everything_and_names_no_index(repository_root, loc
     [
         ("demo", ["agent", "controller", "client", "author", "demo"], []),
         ("test", ["agent", "controller", "client", "author", "demo"], ["test", "dev"]),
-        ("tflite-runtime", ["agent-tflite-runtime"], ["test"]),
+        ("tflite-runtime", ["agent-tflite-runtime"], ["test", "tflite-runtime"]),
         ("build", [], ["build"]),
     ],
 )
