@@ -13,11 +13,11 @@ from shoal.examples import weather
 PROFILES = {
     "edge": "x86-64-gateway",
     "pi4": "raspberry-pi-4",
-    "pi3": "raspberry-pi-3",
+    "zero": "raspberry-pi-zero-2-w",
 }
 """Part of the device's name to its hardware profile."""
 
-FAULTY_DEVICE = "lga-pi3"
+FAULTY_DEVICE = "lga-zero"
 FAULTY_FEATURE = "pressure"
 FAULT_OFFSET = -30.0
 ROWS_PER_SECOND = 80.0
@@ -37,12 +37,16 @@ class Cast:
         return [spec.device for spec in self.specs]
 
 
+def find_sources(folder: Path) -> dict[str, Path]:
+    """Each station's file below the demo's folder."""
+    return {name: folder / "data" / f"{name}.csv" for name in weather.STATIONS}
+
+
 def write_sources(folder: Path) -> dict[str, Path]:
     """Write each station's year as CSV; return the files by station."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {}
+    files = find_sources(folder)
+    (folder / "data").mkdir(parents=True, exist_ok=True)
     for name, station in weather.load_weather().items():
-        files[name] = folder / f"{name}.csv"
         weather.write_replay(station, files[name])
     return files
 

@@ -9,6 +9,7 @@ with LocalFleet(folder) as fleet:
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,7 @@ from shoal.signing import FileSigner
 _Value = TypeVar("_Value")
 
 ONLINE_SECONDS = 30.0
+SETTLE_POLL_SECONDS = 0.3
 
 
 class LocalFleet:
@@ -94,6 +96,13 @@ class LocalFleet:
         enrol_all(new)
         self.agents |= {agent.spec.device: agent for agent in new}
 
+    def find_agents(self, specs: Iterable[AgentSpec]) -> None:
+        """Take up devices that an earlier run enrolled in this folder."""
+        for spec in specs:
+            agent = Agent(spec, self.folder / "devices" / spec.device)
+            agent.prepare(self.url, None)
+            self.agents[spec.device] = agent
+
     def start_agents(self) -> None:
         """Start every enrolled agent that does not run, and wait until all are online."""
         for name in self.agents:
@@ -114,6 +123,14 @@ class LocalFleet:
             return condition()
 
         return processes.wait_until(check, seconds, what, self.children["controller"])
+
+    def settle(self, lacks: Callable[[], list[str]], seconds: float) -> list[str]:
+        """Wait until nothing is lacking any more; return what still is after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while (left := lacks()) and time.monotonic() < deadline:
+            self.check_running()
+            time.sleep(SETTLE_POLL_SECONDS)
+        return left
 
     def check_running(self) -> None:
         """Raise with the log's tail of the first process that has ended by itself."""
