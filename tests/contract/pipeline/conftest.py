@@ -1,0 +1,210 @@
+"""Releases that answer with their own input, CSV files to replay, and real workers.
+
+The network is the identity, so every answer can be compared with the row it came from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agent.pipeline import WorkerPipeline
+from agent.ports import Answers, StagedRelease, WindowReport, WorkerIncident
+from agent.sources import open_source
+from agent.workers.pool import ForkserverPool, PoolOptions, Worker
+from shoal.package import file_entries, sha256
+from shoal.protocol.manifest import (
+    Contract,
+    Feature,
+    Manifest,
+    OutputField,
+    RawOutputs,
+    Variant,
+    encode_manifest,
+)
+from shoal.tflite.writer import Dense, write_float32
+
+FEATURES = ("a", "b")
+
+
+def row_values(number: int) -> dict[str, float]:
+    """What column a, b and c of row `number` hold."""
+    return {"a": float(number), "b": number + 0.5, "c": -float(number)}
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Callable[..., StagedRelease]:
+    """Makes releases: `release(2, features=("b", "a"), window_rows=3, deadline_ms=5.0)`."""
+
+    def make(
+        sequence: int = 1,
+        features: tuple[str, ...] = FEATURES,
+        window_rows: int = 1,
+        gain: float = 1.0,
+        **changes: Any,
+    ) -> StagedRelease:
+        width = len(features) * window_rows
+        layer = Dense(np.eye(width, dtype=np.float32) * np.float32(gain), np.zeros(width, "f4"))
+        names = [f"y{i}" for i in range(width)]
+        files = {"model.tflite": write_float32([layer])}
+        manifest = Manifest(
+            model="echo",
+            version=f"{sequence}.0.0",
+            sequence=sequence,
+            created="2026-01-01T00:00:00+00:00",
+            files=file_entries(files),
+            variants=[Variant(name="only", file="model.tflite")],
+            contract=Contract(
+                features=[Feature(name=name) for name in features],
+                outputs=[OutputField(name=name) for name in names],
+                postprocess=[RawOutputs(fields=names)],
+                window_rows=window_rows,
+            ),
+            **changes,
+        )
+        document = encode_manifest(manifest)
+        for data in (document, *files.values()):
+            (tmp_path / sha256(data)).write_bytes(data)
+        return StagedRelease(manifest, sha256(document), manifest.variants[0], tmp_path)
+
+    return make
+
+
+@pytest.fixture
+def write_csv(tmp_path: Path) -> Callable[..., Path]:
+    """Writes rows 0 … count-1: `write_csv(100, missing={3}, unparsable={4})`."""
+
+    def write(count: int, missing: Any = (), unparsable: Any = ()) -> Path:
+        path = tmp_path / "rows.csv"
+        with path.open("w") as file:
+            file.write("time_ms,a,b,c\n")
+            for number in range(count):
+                row = row_values(number)
+                b = "NA" if number in missing else "?" if number in unparsable else row["b"]
+                file.write(f"{number},{row['a']},{b},{row['c']}\n")
+        return path
+
+    return write
+
+
+class Bench:
+    """A pipeline over a CSV file, what it answered, and what it told."""
+
+    def __init__(self, path: Path, rate_hz: float = 0.0) -> None:
+        options = {"path": str(path), "time_column": "time_ms", "rate_hz": rate_hz}
+        self.incidents: list[WorkerIncident] = []
+        self.answers: dict[int, list[float]] = {}
+        self.versions: dict[int, str] = {}
+        self.reports: list[WindowReport] = []
+        self.plans: list[tuple[int, Callable[[], None]]] = []
+        self.pipeline = WorkerPipeline(
+            "echo", open_source("csv", options), [self], self.incidents.append
+        )
+        self.task: asyncio.Task[None] | None = None
+        self._waiting: list[tuple[int, asyncio.Event]] = []
+
+    def __call__(self, answers: Answers) -> None:
+        """Be the pipeline's action: note answers, and do what is planned for that many."""
+        for time_ms, values in zip(answers.times_ms, answers.values, strict=True):
+            assert time_ms not in self.answers, f"row {time_ms} was answered twice"
+            self.answers[time_ms] = values
+            self.versions[time_ms] = answers.version
+        while self.plans and len(self.answers) >= self.plans[0][0]:
+            self.plans.pop(0)[1]()
+        for rows, event in self._waiting:
+            if len(self.answers) >= rows:
+                event.set()
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def at(self, rows: int, act: Callable[[], None]) -> None:
+        """Do something between two batches, once `rows` rows are answered."""
+        self.plans.append((rows, act))
+
+    async def answered(self, rows: int) -> None:
+        """Wait until `rows` rows are answered."""
+        assert self.task is not None
+        event = asyncio.Event()
+        self._waiting.append((rows, event))
+        reached = asyncio.ensure_future(event.wait())
+        if len(self.answers) < rows:
+            await asyncio.wait({reached, self.task}, timeout=20, return_when="FIRST_COMPLETED")
+        if self.task.done():
+            self.task.result()
+        reached.cancel()
+        assert len(self.answers) >= rows, f"{len(self.answers)} of {rows} rows answered"
+
+    async def start(self, worker: Worker) -> None:
+        """Begin to replay the file."""
+        await self.pipeline.swap(worker)
+        self.task = asyncio.create_task(self.pipeline.run())
+
+    async def finish(self) -> None:
+        """Wait until the whole file is replayed."""
+        assert self.task is not None
+        await asyncio.wait_for(self.task, 20)
+
+    async def run(self, worker: Worker) -> None:
+        """Replay the whole file."""
+        await self.start(worker)
+        await self.finish()
+
+    async def take(self) -> list[WindowReport]:
+        """Close the window; return all reports so far."""
+        self.reports += await self.pipeline.take_reports()
+        return self.reports
+
+
+@pytest.fixture
+def bench() -> Callable[..., Bench]:
+    """Makes benches: `bench(path, rate_hz=1000)`."""
+    return Bench
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[ForkserverPool]:
+    """A pool whose processes are all gone afterwards."""
+    pool = ForkserverPool(PoolOptions(min_deadline_ms=5000))  # only a hang may miss it
+    yield pool
+    await pool.stop()
+    assert pool.pids() == []
+
+
+class Totals:
+    """The sums over reports, after checking that each balances."""
+
+    def __init__(self, reports: list[WindowReport]) -> None:
+        self.in_count = self.ok = self.restarts = 0
+        self.statistics_rows = self.statistics_lost = 0
+        self.dropped: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        for report in reports:
+            settled = report.ok + sum(report.dropped.values()) + sum(report.failed.values())
+            assert report.in_count == settled, report
+            assert sum(report.latency_counts) == report.ok
+            self.in_count += report.in_count
+            self.ok += report.ok
+            self.restarts += report.worker_restarts
+            self.dropped.update(report.dropped)
+            self.failed.update(report.failed)
+            self.statistics_rows += report.statistics_rows
+            self.statistics_lost += report.statistics_lost
+
+
+@pytest.fixture
+def totals() -> Callable[[list[WindowReport]], Totals]:
+    """Adds reports up and checks each."""
+    return Totals
+
+
+@pytest.fixture
+def row() -> Callable[[int], dict[str, float]]:
+    """What the columns of a row hold: `row(7)["a"]`."""
+    return row_values
