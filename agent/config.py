@@ -106,6 +106,8 @@ class _Reader:
                 f"{key}: is missing" if value is None else f"{key}: expected text, got {value!r}"
             )
             return ""
+        if value == "" and default is None:
+            self._problems.append(f"{key}: is empty")
         return value
 
     def name(self, key: str) -> str:
@@ -121,6 +123,7 @@ class _Reader:
             return default
         if not low <= value <= high:
             self._problems.append(f"{key}: {value} is not between {low:g} and {high:g}")
+            return default  # TOML knows nan and inf, which the caller could not make an int of
         return value
 
     def models(self) -> list[ModelBinding]:

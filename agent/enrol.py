@@ -82,13 +82,13 @@ def check_answer(body: bytes, mac: str, secret: bytes, device: str) -> Enrolment
     """Return the answer if it comes from who made the token and is for this device."""
     envelope = decode_envelope(body)
     expected = _mac(secret, envelope.payload).hex()
-    if not hmac.compare_digest(expected, mac):
+    if not hmac.compare_digest(expected.encode(), mac.encode()):  # a header may hold any text
         raise UntrustedError(
             "enrolment answer: not from the controller that made the token", code="wrong-controller"
         )
     try:
         answer = msgspec.json.decode(envelope.payload, type=EnrolmentAnswer)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UntrustedError(f"enrolment answer: {error}", code="bad-answer") from error
     KeyVerifier(answer.director_keys).open(envelope, ENROLMENT_TYPE)
     if answer.device != device:

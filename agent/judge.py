@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from agent.pipeline.accounting import latency_quantile
 from agent.ports import WindowReport
+from shoal.latency import latency_quantile
 from shoal.protocol.manifest import Probation
 
 
@@ -87,7 +87,7 @@ def judge(
 
 
 def _rates(evidence: Evidence, limits: Probation, settled: int) -> Judgement | None:
-    failed = evidence.failed / settled
+    failed = evidence.failed / max(settled, 1)
     if failed > limits.max_failed_ratio:
         return _bad(
             "rows-failed",

@@ -209,4 +209,6 @@ class Link:
 
     def _acked(self, acked: Acked) -> None:
         if acked.device == self._device and self._outbox.acknowledge(acked):
+            stored = self._outbox.stored(self._unacked)
+            self._unacked = {row: sent for row, sent in self._unacked.items() if row in stored}
             self._wake.set()

@@ -16,7 +16,7 @@ import msgspec
 
 from agent import slots as rules
 from agent.judge import Evidence, Judgement, Verdict, judge
-from agent.pipeline import WorkerPipeline, latency_quantile
+from agent.pipeline import WorkerPipeline
 from agent.ports import LoadRefusedError, StagedRelease, WindowReport, WorkerIncident
 from agent.reporter import Reporter, pss_bytes
 from agent.slots import Happening, ReleaseRef, Slots, Stage
@@ -25,6 +25,7 @@ from agent.updater.client import UpdaterError, ask_updater
 from agent.updater.wire import FetchRequest, Staged
 from agent.workers.pool import ForkserverPool, Worker
 from shoal.errors import ShoalError
+from shoal.latency import latency_quantile
 from shoal.protocol.desired import Assignment
 from shoal.protocol.manifest import decode_manifest
 from shoal.protocol.messages import ModelState

@@ -11,8 +11,8 @@ from itertools import zip_longest
 
 import msgspec
 
-from agent.pipeline.accounting import latency_quantile
 from shoal.drift import merge
+from shoal.latency import latency_quantile
 from shoal.protocol.messages import FieldStatistics, Header, Statistics, Window
 
 

@@ -12,7 +12,7 @@ merged two by two instead, so a long time offline costs resolution before it cos
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -21,8 +21,12 @@ import msgspec
 
 from agent.config import OutboxLimits
 from agent.merge import merge_messages
-from shoal.protocol.messages import UP_TYPES, Acked, Header, encode
+from shoal.protocol import MAX_MESSAGE_BYTES
+from shoal.protocol.messages import UP_TYPES, Acked, Header, InvalidMessageError, encode
 from shoal.protocol.topics import Channel
+
+NUMBER_BYTES = 64
+"""More than boot id and sequence can add to a message when they are filled in."""
 
 
 class Rank(IntEnum):
@@ -63,25 +67,24 @@ class Outbox:
         self._boot_id = boot_id
         self._limits = limits
         self._seq = 0  # a boot id is used by one process only
-        self._bytes = dict.fromkeys(Rank, 0)
-        self._rows = 0
-        for rank, rows, size in self._db.execute(
-            "SELECT class, COUNT(*), SUM(LENGTH(body)) FROM messages GROUP BY class"
-        ):
-            self._bytes[Rank(rank)] = size
-            self._rows += rows
+        # never given twice, as SQLite would: whoever remembers a row must not meet another
+        self._last_row: int = self._db.execute(
+            "SELECT COALESCE(MAX(id), 0) FROM messages"
+        ).fetchone()[0]
+        self._count()
 
     def put(self, channel: Channel, message: Header, now_ms: int) -> None:
         """Store a message; it gets its boot and sequence when it is sent."""
         rank, model = RANKS[channel], getattr(message, "model", None) or ""
-        body = encode(message)
+        body = _encode(message)
         with self._transaction():
             if rank is Rank.STATE:  # only the newest matters
                 self._delete("class = ? AND seq IS NULL", (rank,))
+            self._last_row += 1
             self._db.execute(
-                "INSERT INTO messages (class, channel, model, body, created_ms)"
-                " VALUES (?, ?, ?, ?, ?)",
-                (rank, channel.value, model, body, now_ms),
+                "INSERT INTO messages (id, class, channel, model, body, created_ms)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (self._last_row, rank, channel.value, model, body, now_ms),
             )
             self._bytes[rank] += len(body)
             self._rows += 1
@@ -112,6 +115,13 @@ class Outbox:
                 self._delete("boot_id = ? AND seq BETWEEN ? AND ?", (acked.boot_id, low, high))
         return before - self._rows
 
+    def stored(self, rows: Iterable[int]) -> set[int]:
+        """Which of these rows are still here."""
+        wanted = list(rows)
+        marks = ",".join("?" * len(wanted))
+        found = self._db.execute(f"SELECT id FROM messages WHERE id IN ({marks})", wanted)  # noqa: S608
+        return {row for (row,) in found}
+
     @property
     def rows(self) -> int:
         """Messages that are not acked."""
@@ -132,6 +142,16 @@ class Outbox:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def _count(self) -> None:
+        """Count what the file holds: at the start, and after a transaction that failed."""
+        self._bytes = dict.fromkeys(Rank, 0)
+        self._rows = 0
+        for rank, rows, size in self._db.execute(
+            "SELECT class, COUNT(*), SUM(LENGTH(body)) FROM messages GROUP BY class"
+        ):
+            self._bytes[Rank(rank)] = size
+            self._rows += rows
 
     def _number(self, row: int, channel: Channel, body: bytes) -> bytes:
         self._seq += 1
@@ -162,7 +182,11 @@ class Outbox:
             if pending is None or merged is None:
                 pending = (row, message)
                 continue
-            data = encode(merged)
+            try:
+                data = _encode(merged)
+            except InvalidMessageError:  # together they are too large: they stay two
+                pending = (row, message)
+                continue
             self._delete("id IN (?, ?)", (pending[0], row))
             self._db.execute(
                 "INSERT INTO messages (id, class, channel, model, body, created_ms)"
@@ -202,7 +226,21 @@ class Outbox:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:  # on a full disk SQLite rolls back by itself
+                self._db.execute("ROLLBACK")
+            self._count()
             raise
-        self._db.execute("COMMIT")
+
+
+def _encode(message: Header) -> bytes:
+    """Encode with room for the number, or what was stored could never be sent."""
+    body = encode(message)
+    if len(body) > MAX_MESSAGE_BYTES - NUMBER_BYTES:
+        raise InvalidMessageError(
+            f"{type(message).__name__}: {len(body)} bytes, {NUMBER_BYTES} of "
+            f"{MAX_MESSAGE_BYTES} are kept for its number",
+            code="message-too-large",
+        )
+    return body

@@ -13,11 +13,11 @@ from typing import Any
 import psutil
 
 from agent.outbox import Outbox
-from agent.pipeline.accounting import latency_quantile
 from agent.ports import Answers, WindowReport
 from agent.sources.host import read_temperature
 from shoal import __version__
 from shoal.ids import DeviceId, SiteId
+from shoal.latency import latency_quantile
 from shoal.protocol.messages import (
     Event,
     Header,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,8 @@ MAX_PACKAGE_BYTES = 512 * 1024 * 1024
 MANIFEST_NAME = "manifest.json"
 STATEMENT_NAME = "release.dsse.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+# All that `zipfile` raises on damaged archives: a bad name is a ValueError, as is a wild offset.
+_NOT_A_ZIP = (zipfile.BadZipFile, EOFError, RuntimeError, ValueError, OverflowError, struct.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ def read_package(path: Path) -> Package:
             raise _invalid(path, f"{size} bytes, at most {MAX_PACKAGE_BYTES} read", "too-large")
         with zipfile.ZipFile(path) as archive:
             return _read(path, archive)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except _NOT_A_ZIP as error:
         raise _invalid(path, f"not a package: {error}", "not-a-package") from error
     except OSError as error:
         raise _invalid(path, str(error), "unreadable") from error
@@ -179,7 +182,7 @@ def check_statement(payload: bytes, manifest: Manifest, manifest_bytes: bytes) -
     """Compare a verified statement with a manifest; `InvalidInputError` names the difference."""
     try:
         statement = msgspec.json.decode(payload, type=Release)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInputError(f"release statement: {error}", code="bad-statement") from error
     pairs = {
         "model": (statement.model, manifest.model),

@@ -107,8 +107,16 @@ class KeyVerifier:
     """
 
     def __init__(self, keys: Iterable[PublicKey], threshold: int = 1) -> None:
-        self._keys = {key_id(key): Ed25519PublicKey.from_public_bytes(key) for key in keys}
+        try:
+            self._keys = {key_id(key): Ed25519PublicKey.from_public_bytes(key) for key in keys}
+        except ValueError as error:
+            raise UntrustedError(f"public key: {error}", code="bad-key") from error
         self._threshold = threshold
+
+    @property
+    def key_count(self) -> int:
+        """How many keys are believed."""
+        return len(self._keys)
 
     def open(self, envelope: Envelope, payload_type: str) -> bytes:
         """Return the payload, or raise `UntrustedError` with a distinct code."""

@@ -61,16 +61,3 @@ class Account:
     def balanced(self) -> bool:
         """Whether every row is settled once; always true."""
         return self.in_count == self.ok + self.dropped.total() + self.failed.total()
-
-
-def latency_quantile(counts: list[int], quantile: float) -> float:
-    """Read a quantile in µs from a latency histogram: the upper edge of its bin; 0 if empty."""
-    total = sum(counts)
-    if not total:
-        return 0.0
-    rank, seen = quantile * total, 0
-    for index, count in enumerate(counts):
-        seen += count
-        if seen >= rank and count:
-            return LATENCY_EDGES_US[min(index, len(LATENCY_EDGES_US) - 1)]
-    return LATENCY_EDGES_US[-1]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import array
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from agent.pipeline import accounting, windowing
 from agent.pipeline.accounting import Account
@@ -39,6 +39,7 @@ class WorkerPipeline:
         self._lock = asyncio.Lock()
         self._ready = asyncio.Event()
         self._worker: Worker | None = None
+        self._selected: list[str] = []
         self._account = Account()
         self._carried = b""
         self._restarts_before = 0
@@ -49,20 +50,24 @@ class WorkerPipeline:
         """Wait for the first model, then feed it rows until the source ends."""
         await self._ready.wait()
         async for samples in self._source.batches():
+            read_for = self._selected
             for start in range(0, len(samples.times_ms), MAX_BATCH_ROWS):
                 async with self._lock:
-                    await self._feed(_part(samples, start, MAX_BATCH_ROWS))
+                    await _finish(self._feed(_part(samples, start, MAX_BATCH_ROWS), read_for))
 
     async def swap(self, loaded: Worker | None) -> Worker | None:
         """Put `loaded` in place between two micro-batches; return what was there."""
         async with self._lock:
             await self._close_window()
             before, self._worker = self._worker, loaded
+            if before is None:
+                self._start_ms = _now_ms()
             if loaded is not None:
-                features = [one.name for one in loaded.release.manifest.contract.features]
-                if before is None or features != _features(before):
+                if before is None or _shape(loaded) != _shape(before):
                     self._carried = b""
-                self._source.select(features)
+                if _features(loaded) != self._selected:
+                    self._selected = _features(loaded)
+                    self._source.select(self._selected)
                 loaded.on_incident = self.on_incident
                 self._restarts_before = loaded.restarts
                 self._ready.set()
@@ -75,8 +80,8 @@ class WorkerPipeline:
         reports, self._closed = self._closed, []
         return reports
 
-    async def _feed(self, samples: Samples) -> None:
-        """Settle every row of one micro-batch."""
+    async def _feed(self, samples: Samples, read_for: list[str]) -> None:
+        """Settle every row of one micro-batch, read while `read_for` was selected."""
         for reason, rows in self._source.take_dropped().items():
             self._account.drop(reason, rows)
         worker, rows = self._worker, len(samples.times_ms)
@@ -85,7 +90,7 @@ class WorkerPipeline:
             await asyncio.sleep(0)  # a source at full speed must not starve the loop
             return
         contract = worker.release.manifest.contract
-        if samples.width != len(contract.features):
+        if samples.width != len(contract.features) or read_for is not self._selected:
             self._account.drop(accounting.WRONG_WIDTH, rows)
             return
         row_bytes = samples.width * 4
@@ -148,8 +153,8 @@ class WorkerPipeline:
         for reason, rows in self._source.take_dropped().items():
             account.drop(reason, rows)
         worker = self._worker
-        if worker is None:  # nothing is loaded yet: keep the count for the first window
-            self._account, self._start_ms = account, start_ms
+        if worker is None:  # nothing is loaded: keep the count for the next window
+            self._account = account
             return
         taken = await worker.take_statistics()
         restarts, self._restarts_before = (
@@ -183,6 +188,22 @@ class WorkerPipeline:
 
 def _features(worker: Worker) -> list[str]:
     return [one.name for one in worker.release.manifest.contract.features]
+
+
+def _shape(worker: Worker) -> tuple[list[str], int, int]:
+    """What two releases must share for one to go on with the other's carried rows."""
+    contract = worker.release.manifest.contract
+    return _features(worker), contract.window_rows, contract.stride_rows
+
+
+async def _finish(batch: Coroutine[None, None, None]) -> None:
+    """Settle the batch in hand even when cancelled: half an exchange would break the next one."""
+    task = asyncio.ensure_future(batch)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
 
 
 def _part(samples: Samples, start: int, most: int) -> Samples:

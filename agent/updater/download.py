@@ -50,7 +50,7 @@ def fetch_file(
     _check_space(folder, length, part)
     with part.open("ab") as file:
         if file.tell() > length:
-            file.truncate(0)
+            _begin_again(file)
         if file.tell() < length:
             _receive(url, file, length, on_bytes)
         file.flush()
@@ -61,8 +61,8 @@ def fetch_file(
         raise UntrustedError(
             f"{url}: expected sha256 {sha256[:12]}…, got {got[:12]}…", code="digest-mismatch"
         )
-    part.chmod(0o400)
     part.replace(target)
+    target.chmod(0o400)  # not before: a part left read-only could not be resumed
     fsync_folder(folder)
     return target
 
@@ -76,10 +76,22 @@ def digest_of(path: Path) -> str:
 def fetch_small(url: str, most: int) -> bytes:
     """GET a small document of at most `most` bytes."""
     with _open(url, 0) as response:
-        data: bytes = response.read(most + 1)
+        try:
+            data: bytes = response.read(most + 1)
+        except (OSError, http.client.HTTPException) as error:
+            raise DownloadError(f"{url}: broke off") from error
+        left = response.length
     if len(data) > most:
         raise UntrustedError(f"{url}: more than {most} bytes", code="too-large")
+    if left:
+        raise DownloadError(f"{url}: broke off {left} bytes before its end")
     return data
+
+
+def _begin_again(file: BinaryIO) -> None:
+    """Empty the part; `truncate(0)` alone would leave the position where it was."""
+    file.seek(0)
+    file.truncate()
 
 
 def _receive(url: str, file: BinaryIO, length: int, on_bytes: Callable[[int], None]) -> None:
@@ -87,7 +99,7 @@ def _receive(url: str, file: BinaryIO, length: int, on_bytes: Callable[[int], No
     deadline = time.monotonic() + (length - start) / MIN_BYTES_PER_SECOND + GRACE_SECONDS
     with _open(url, start) as response:
         if start and response.status != http.HTTPStatus.PARTIAL_CONTENT:
-            file.truncate(0)  # the server ignored the range and sends all of it
+            _begin_again(file)  # the server ignored the range and sends all of it
         while True:
             try:
                 chunk = response.read(CHUNK_BYTES)
@@ -96,7 +108,7 @@ def _receive(url: str, file: BinaryIO, length: int, on_bytes: Callable[[int], No
             if not chunk:
                 break
             if file.tell() + len(chunk) > length:
-                file.truncate(0)
+                _begin_again(file)
                 raise UntrustedError(f"{url}: more than {length} bytes", code="too-large")
             file.write(chunk)
             on_bytes(file.tell())
@@ -119,6 +131,9 @@ def _open(url: str, start: int) -> http.client.HTTPResponse:
         response: http.client.HTTPResponse = urllib.request.urlopen(  # noqa: S310
             request, timeout=GAP_TIMEOUT_SECONDS
         )
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise DownloadError(f"{url}: {error}") from error
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(f"{url}: {error}") from error
     return response

@@ -18,6 +18,7 @@ import selectors
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 
 from agent.runtimes import preload
@@ -83,6 +84,9 @@ def _run(serve: Callable[[], None]) -> None:
         status = 0
     except ConnectionError:
         status = 0  # the agent is gone
+    except Exception:
+        traceback.print_exc()  # _exit below would lose it; the agent sees only the status
+        sys.stderr.flush()
     finally:
         os._exit(status)
 

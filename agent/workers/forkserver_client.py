@@ -31,7 +31,7 @@ class Forkserver:
         self._control = control
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._forks: dict[int, asyncio.Future[int]] = {}
-        self._exits: dict[int, asyncio.Future[int]] = {}
+        self._exits: dict[int, asyncio.Future[int | None]] = {}
         self._number = 0
         self.alive = True
 
@@ -75,7 +75,7 @@ class Forkserver:
         try:
             socket.send_fds(self._control, [message], [theirs.fileno()])
             pid = await asyncio.wait_for(reply, FORK_TIMEOUT_SECONDS)
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, ForkserverError) as error:
             ours.close()
             raise ForkserverError(f"forkserver: no worker: {error!r}") from error
         finally:
@@ -137,7 +137,8 @@ class Forkserver:
             if not reply.done():
                 reply.set_exception(error)
         for future in self._exits.values():
-            future.cancel()
+            if not future.done():
+                future.set_result(None)  # cancelling it would cancel whoever waits
         if not self._ready.done():
             self._ready.set_exception(error)
 

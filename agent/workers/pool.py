@@ -27,6 +27,7 @@ from agent.ports import (
 from agent.workers import frames
 from agent.workers.forkserver_client import Forkserver, ForkserverError, kill
 from agent.workers.frames import InferAnswer, InferRequest, Kind
+from agent.workers.starvation import Starvation
 from shoal.errors import ShoalError
 from shoal.protocol.messages import FieldStatistics
 
@@ -300,12 +301,29 @@ class _Link:
         return cls(server, pid, await asyncio.open_unix_connection(sock=connection, limit=1 << 20))
 
     async def ask(self, frame: bytes, seconds: float) -> tuple[Kind, bytes]:
-        async with self._busy, asyncio.timeout(seconds):
-            self._writer.write(frame)
-            await self._writer.drain()
-            header = await self._reader.readexactly(frames.HEADER.size)
-            length, kind = frames.decode_header(header)
-            return kind, await self._reader.readexactly(length)
+        """Send a frame and return the answer; `TimeoutError` after `seconds` of processor time."""
+        async with self._busy:
+            starvation = Starvation(self.pid, seconds)
+            answer = asyncio.create_task(self._exchange(frame))
+            more = seconds
+            try:
+                while more > 0:
+                    done, _ = await asyncio.wait({answer}, timeout=more)
+                    if done:
+                        return answer.result()
+                    more = starvation.grant()
+            finally:
+                if not answer.done():
+                    answer.cancel()
+                    await asyncio.wait({answer})
+            raise TimeoutError
+
+    async def _exchange(self, frame: bytes) -> tuple[Kind, bytes]:
+        self._writer.write(frame)
+        await self._writer.drain()
+        header = await self._reader.readexactly(frames.HEADER.size)
+        length, kind = frames.decode_header(header)
+        return kind, await self._reader.readexactly(length)
 
     async def close(self) -> str:
         """Kill the process, wait for it, and say how it ended."""

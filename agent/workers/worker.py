@@ -129,10 +129,7 @@ class Model:
         filled, usable = fill_missing(self.contract, rows)
         status = np.where(usable[request.carried :], frames.USABLE, frames.MISSING).astype(np.uint8)
         inputs = preprocess(self.contract, filled if usable.all() else filled[usable])
-        start = time.perf_counter_ns()
-        outputs = self.engine.run(inputs)
-        invoke_ns = time.perf_counter_ns() - start
-        values, labels = postprocess(self.contract, inputs, outputs)
+        values, labels, invoke_ns = self._invoke(inputs)
         self._outputs.update(values)
         finite = np.isfinite(values)
         if not finite.all():
@@ -147,6 +144,16 @@ class Model:
             values=values.astype("<f4").tobytes(),
             labels=bytes(self._label_index[label] for label in labels) if labels else b"",
         )
+
+    def _invoke(self, inputs: Floats) -> tuple[Floats, list[str] | None, int]:
+        """Values, labels and ns of invoking; no complete window gives none of them."""
+        if not len(inputs):
+            return np.empty((0, len(self.contract.outputs)), np.float32), None, 0
+        start = time.perf_counter_ns()
+        outputs = self.engine.run(inputs)
+        invoke_ns = time.perf_counter_ns() - start
+        values, labels = postprocess(self.contract, inputs, outputs)
+        return values, labels, invoke_ns
 
     def _mark_non_finite(self, status: Any, finite: Any, carried: int) -> None:
         """Mark the last fresh row of each window whose answer is not finite."""

@@ -1,0 +1,43 @@
+"""Telling a hung worker from one that only waits for a processor.
+
+Linux counts how long a runnable task has waited on a run queue (`/proc/<pid>/schedstat`, second
+field, ns). That time is not held against a worker's deadline, up to a cap: a device where a dozen
+models load at once is slow, not broken. A stopped or blocked process waits on no run queue, so a
+real hang is noticed as fast as before.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MAX_GRACE = 10.0
+"""Deadlines that a starved worker gets at most."""
+_WORTH_WAITING_SECONDS = 0.005
+
+
+class Starvation:
+    """Time that a worker, or we ourselves, waited for a processor since this was made."""
+
+    def __init__(self, pid: int, deadline_seconds: float) -> None:
+        self._pid = pid
+        self._worker, self._own = _waited(pid), _waited("self")
+        self._left = deadline_seconds * (MAX_GRACE - 1)
+        self._granted = 0.0
+
+    def grant(self) -> float:
+        """Seconds more to wait, 0 when the deadline stands."""
+        starved = max(_waited(self._pid) - self._worker, _waited("self") - self._own)
+        more = min(starved - self._granted, self._left)
+        if more < _WORTH_WAITING_SECONDS:
+            return 0.0
+        self._granted += more
+        self._left -= more
+        return more
+
+
+def _waited(pid: int | str) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()
+        return int(fields[1]) / 1e9
+    except (OSError, IndexError, ValueError):  # gone, or a kernel without the counters
+        return 0.0
