@@ -41,7 +41,9 @@ devices = Table(
     Column("online", Boolean, nullable=False, default=False),
     Column("status", String(20), nullable=False, default="unknown"),  # + offline, set by the web
     Column("reason", Text, nullable=False, default=""),
-    Column("boot_id", String(40), nullable=False, default=""),
+    Column("boot_id", String(40), nullable=False, default=""),  # of the state applied last
+    Column("state_ms", BigInteger, nullable=False, default=0),
+    Column("state_seq", BigInteger, nullable=False, default=0),
     Column("agent_version", String(40), nullable=False, default=""),
     Column("last_seen_ms", BigInteger),
     Column("clock_synced", Boolean, nullable=False, default=True),
@@ -242,6 +244,7 @@ rollouts = Table(
     Column("state", String(20), nullable=False, index=True),
     Column("reason", Text, nullable=False, default=""),
     Column("options", JSON, nullable=False),  # waves, soak, gates, timeouts, as given
+    Column("excluded", JSON, nullable=False),  # [{device, sentence}]: matched, but cannot take it
     Column("created_ms", BigInteger, nullable=False),
     Column("created_by", String(80), nullable=False),
     Column("started_ms", BigInteger),
@@ -261,6 +264,8 @@ waves = Table(
     Column("gates", JSON, nullable=False),  # [{name, value, limit, samples, verdict, sentence}]
     Column("released_ms", BigInteger),
     Column("soaking_ms", BigInteger),
+    Column("evaluating_ms", BigInteger),
+    Column("promoted", Boolean, nullable=False, default=False),
     Column("finished_ms", BigInteger),
 )
 
@@ -274,6 +279,7 @@ executions = Table(
     Column("state", String(20), nullable=False),
     Column("code", String(80), nullable=False, default=""),
     Column("sentence", Text, nullable=False, default=""),
+    Column("reported_success", Boolean, nullable=False, default=False),
     Column("previous_sequence", BigInteger),  # what this device ran before
     Column("previous_version", String(40)),
     Column("offered_ms", BigInteger),

@@ -1,0 +1,56 @@
+"""Routes of rollouts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body
+
+from controller.api.common import Document, OfServices, Operator, Reading, Viewer, items
+from controller.rollouts import service
+from controller.rollouts.values import parse_specification
+
+router = APIRouter(prefix="/rollouts", tags=["rollouts"])
+
+Specified = Annotated[dict[str, Any], Body()]
+
+
+@router.get("", dependencies=[Viewer])
+def list_rollouts(connection: Reading) -> Document:
+    """List rollouts, newest first."""
+    return items(service.list_rollouts(connection))
+
+
+@router.post("/preview", dependencies=[Viewer])
+def preview_rollout(specification: Specified, connection: Reading) -> Document:
+    """What a rollout would do now, without doing it."""
+    return service.preview(connection, parse_specification(specification))
+
+
+@router.post("", status_code=201)
+def create_rollout(specification: Specified, services: OfServices, actor: Operator) -> Document:
+    """Create a rollout, and start it unless `start` is false."""
+    document = service.create(services, parse_specification(specification), actor)
+    services.rollouts_changed.ring()
+    return document
+
+
+@router.get("/{rollout}", dependencies=[Viewer])
+def read_rollout(rollout: str, connection: Reading) -> Document:
+    """One rollout with its waves and gates."""
+    return service.get_rollout(connection, rollout)
+
+
+@router.get("/{rollout}/executions", dependencies=[Viewer])
+def list_executions(rollout: str, connection: Reading) -> Document:
+    """How each device of a rollout does: its newest attempt."""
+    return items(service.list_executions(connection, rollout))
+
+
+@router.post("/{rollout}/{verb}")
+def command_rollout(rollout: str, verb: str, services: OfServices, actor: Operator) -> Document:
+    """Start, pause, resume, promote, abort, rollback or retry."""
+    document = service.command(services, rollout, verb, actor)
+    services.rollouts_changed.ring()
+    services.desired_changed.ring()
+    return document

@@ -1,0 +1,48 @@
+"""Builds the web application out of its services: the one place where routes come together."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from controller.api import enrolment, fleet, health, problems, releases, rollouts, stream
+from controller.artifacts import Artifacts
+from controller.config import Settings
+from controller.database import create_tables, open_engine
+from controller.services import Services, load_secret
+from controller.web import pages
+from shoal import __version__
+from shoal.signing import FileSigner
+
+API = "/api/v1"
+
+
+def build_services(settings: Settings) -> Services:
+    """Open the database and the keys that `init` made."""
+    engine = open_engine(settings.database_url)
+    create_tables(engine)
+    return Services(
+        settings=settings,
+        engine=engine,
+        director=FileSigner.load(settings.director_key),
+        broker_secret=load_secret(settings),
+        artifacts=Artifacts(settings.files_dir),
+    )
+
+
+def build_app(services: Services) -> FastAPI:
+    """The application; everything it needs is in `services`."""
+    app = FastAPI(
+        title="Shoal controller",
+        version=__version__,
+        root_path=services.settings.web.root_path,
+        docs_url=None,  # its page would load scripts from elsewhere
+        redoc_url=None,
+        openapi_url=f"{API}/openapi.json",
+    )
+    app.state.services = services
+    problems.install(app)
+    for module in (health, fleet, releases, rollouts, enrolment, stream):
+        app.include_router(module.router, prefix=API)
+    app.include_router(releases.repository)
+    pages.install(app)
+    return app

@@ -1,0 +1,120 @@
+"""The command `shoal-controller`: make a controller, run it, tell it whom to trust."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import logging
+import secrets
+import sys
+from pathlib import Path
+
+from shoal import __version__
+from shoal.errors import InvalidInputError, ShoalError
+
+DEFAULT_CONFIG = "/etc/shoal/controller.toml"
+
+
+def main() -> None:
+    """Run the command; mistakes are one line on standard error and exit code 1."""
+    arguments = _parser().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        arguments.verb(arguments)
+    except ShoalError as error:
+        print(f"shoal-controller: {error.sentence}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="shoal-controller", description="Signs, rolls out and watches models on a fleet."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    for name, verb, words in (
+        ("init", _init, "make database, keys and the operator's token; safe to repeat"),
+        ("serve", _serve, "run the controller until SIGTERM"),
+        ("trust-release-key", _trust, "believe packages that this public key signed"),
+        ("token", _token, "make an API token for a person or a program"),
+        ("broker-config", _broker_config, "write the files for a mosquitto of your own"),
+    ):
+        one = verbs.add_parser(name, help=words, description=words)
+        one.set_defaults(verb=verb)
+        one.add_argument("--config", type=Path, default=Path(DEFAULT_CONFIG), metavar="FILE")
+        if name == "trust-release-key":
+            one.add_argument("key", help="base64, or a file that holds it (*.pub)")
+        if name == "token":
+            one.add_argument("action", choices=("create",))
+            one.add_argument("name", help="whose token it is; stands in the audit log")
+        if name == "broker-config":
+            one.add_argument("folder", type=Path, help="where to write them")
+            one.add_argument("--certificate", type=Path, help="PEM; with --key, serves TLS")
+            one.add_argument("--key", type=Path)
+            one.add_argument("--port", type=int)
+    return parser
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    from controller.config import load_settings
+    from controller.setup import initialise
+
+    settings = load_settings(arguments.config)
+    made = initialise(settings)
+    print(f"controller in {settings.data_dir}: " + (", ".join(made) or "everything was there"))
+    print(f"the operator's token is in {settings.token_file}")
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from controller.config import load_settings
+    from controller.serve import serve
+
+    asyncio.run(serve(load_settings(arguments.config)))
+
+
+def _trust(arguments: argparse.Namespace) -> None:
+    from controller.config import load_settings
+    from controller.setup import trust_release_key
+    from shoal.signing import key_id
+
+    path = Path(arguments.key)
+    try:
+        text = path.read_text(encoding="ascii") if path.is_file() else arguments.key
+        key = base64.b64decode(text.strip(), validate=True)
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"release key {arguments.key[:80]!r}: {error}") from error
+    changed = trust_release_key(load_settings(arguments.config), key)
+    print(f"release key {key_id(key)[:16]}… is {'now' if changed else 'already'} trusted")
+
+
+def _token(arguments: argparse.Namespace) -> None:
+    from controller.config import load_settings
+    from controller.setup import add_api_token
+
+    token = secrets.token_urlsafe(32)
+    add_api_token(load_settings(arguments.config), arguments.name, token)
+    print(token)
+
+
+def _broker_config(arguments: argparse.Namespace) -> None:
+    from controller.broker import BrokerSettings, TlsFiles, mosquitto
+    from controller.config import load_settings
+    from controller.setup import write_broker_files
+
+    if (arguments.certificate is None) != (arguments.key is None):
+        raise InvalidInputError("broker-config: --certificate and --key go together")
+    settings = load_settings(arguments.config)
+    folder = arguments.folder.resolve()
+    tls = TlsFiles(arguments.certificate, arguments.key) if arguments.key else None
+    port = arguments.port or (8883 if tls else settings.broker.port)
+    host = "0.0.0.0" if tls else settings.broker.host  # noqa: S104 - devices are elsewhere
+    broker = BrokerSettings(folder=folder, host=host, port=port, tls=tls)
+    for path in write_broker_files(settings, folder, mosquitto.conf(broker)):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""The controller's configuration: one TOML file into frozen values, all mistakes together.
+
+Everything has a default but the file itself; the data folder is the one the file lies in, unless
+`data_dir` names another.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shoal.errors import InvalidInputError
+
+ROLES = ("none", "viewer", "operator")
+BROKER_MODES = ("auto", "mosquitto", "nats", "external")
+_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
+
+
+@dataclass(frozen=True, slots=True)
+class WebSettings:
+    """Where pages and API are served, and what people without a token may do."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    public_url: str = ""
+    """How devices reach the controller; "" takes host and port."""
+    root_path: str = ""
+    anonymous: str = "viewer"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerConfig:
+    """The broker: our child, or the site's own."""
+
+    mode: str = "auto"
+    host: str = "127.0.0.1"
+    port: int = 1883
+    public_host: str = ""
+    """How devices reach the broker; "" takes host."""
+    accounts_folder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration."""
+
+    path: Path
+    data_dir: Path
+    database_url: str
+    web: WebSettings = WebSettings()
+    broker: BrokerConfig = BrokerConfig()
+    offline_after_seconds: float = 180.0
+    """A device not heard of for this long is shown offline."""
+    max_package_bytes: int = 512 * 1024 * 1024
+    release_threshold: int = 1
+
+    @property
+    def director_key(self) -> Path:
+        """Signs desired states."""
+        return self.data_dir / "keys" / "director.key"
+
+    @property
+    def broker_secret(self) -> Path:
+        """Derives the broker's passwords."""
+        return self.data_dir / "keys" / "broker.secret"
+
+    @property
+    def files_dir(self) -> Path:
+        """Content-addressed files of releases."""
+        return self.data_dir / "files"
+
+    @property
+    def token_file(self) -> Path:
+        """The operator's token, as `init` made it."""
+        return self.data_dir / "operator.token"
+
+    @property
+    def running_file(self) -> Path:
+        """Addresses and process ids, while the controller runs."""
+        return self.data_dir / "controller.json"
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and check the configuration, or raise one `InvalidInputError` with all mistakes."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidInputError(f"configuration {path}: {error}") from error
+    problems: list[str] = []
+    folder_text = table.pop("data_dir", ".")
+    if not isinstance(folder_text, str):
+        problems.append(f"data_dir: expected text, got {folder_text!r}")
+    top = _section(table, "", Settings, problems, skip={"web", "broker"})
+    web = WebSettings(**_section(table.pop("web", {}), "web.", WebSettings, problems))
+    broker = BrokerConfig(**_section(table.pop("broker", {}), "broker.", BrokerConfig, problems))
+    if web.anonymous not in ROLES:
+        problems.append(f"web.anonymous: {web.anonymous!r} is none of {', '.join(ROLES)}")
+    if broker.mode not in BROKER_MODES:
+        problems.append(f"broker.mode: {broker.mode!r} is none of {', '.join(BROKER_MODES)}")
+    if problems:
+        raise InvalidInputError(f"configuration {path}: " + "; ".join(problems))
+    folder = (path.resolve().parent / folder_text).resolve()
+    url = top.pop("database_url", f"sqlite:///{folder / 'shoal.sqlite'}")
+    return Settings(
+        path=path.resolve(), data_dir=folder, database_url=url, web=web, broker=broker, **top
+    )
+
+
+def _section(
+    table: Any, at: str, kind: type, problems: list[str], skip: set[str] | None = None
+) -> dict[str, Any]:
+    """Take the known keys of a dataclass out of a table, checking their types."""
+    if not isinstance(table, dict):
+        problems.append(f"{at[:-1]}: expected a table")
+        return {}
+    annotations = kind.__annotations__
+    found = {}
+    for key, value in table.items():
+        if key in (skip or ()):
+            continue
+        wanted = _KINDS.get(annotations.get(key, ""))
+        if wanted is None:
+            problems.append(f"{at}{key}: is not known")
+        elif isinstance(value, bool) or not isinstance(value, wanted):
+            problems.append(f"{at}{key}: expected {annotations[key]}, got {value!r}")
+        else:
+            found[key] = value
+    return found

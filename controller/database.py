@@ -1,0 +1,113 @@
+"""The database: an engine for a URL, and transactions that say whether they write.
+
+SQLite runs in WAL with one writer at a time; `writing` takes the write lock at the start
+(BEGIN IMMEDIATE), so that a reader never has to become a writer half-way. With synchronous=NORMAL
+the death of a process loses nothing; a power cut of the controller's machine may lose the commits
+since the last checkpoint, also those a device has been told are committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, insert, select
+
+from controller.schema import metadata, settings
+from shoal.errors import ShoalError
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_MS = 10_000
+
+
+def open_engine(url: str) -> Engine:
+    """Return an engine; every connection of SQLite is set up alike."""
+    engine = create_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_up_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def create_tables(engine: Engine) -> None:
+    """Make missing tables; refuse a database of another schema version."""
+    metadata.create_all(engine)
+    with writing(engine) as connection:
+        found = connection.scalar(select(settings.c.value).where(settings.c.key == "schema"))
+        if found is None:
+            connection.execute(insert(settings).values(key="schema", value=SCHEMA_VERSION))
+        elif found != SCHEMA_VERSION:
+            raise ShoalError(
+                f"database {engine.url.render_as_string()}: schema {found}, "
+                f"this controller has {SCHEMA_VERSION}",
+                code="wrong-schema",
+            )
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """One consistent view."""
+    with engine.connect() as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """One transaction that may write; committed at the end, rolled back on an error."""
+    with engine.connect() as connection:
+        connection = connection.execution_options(shoal_writes=True)
+        with connection.begin():
+            yield connection
+
+
+class ChangeFeed:
+    """Says that something was committed by any process; cheap enough to ask often."""
+
+    def __init__(self, engine: Engine, period_seconds: float = 0.25) -> None:
+        self._engine = engine
+        self._period = period_seconds
+        self._connection: Connection | None = None
+        self._last: int | None = None
+
+    async def wait(self) -> None:
+        """Return when the database has changed since the last call."""
+        while True:
+            version = await asyncio.to_thread(self._version)
+            if version != self._last:
+                self._last = version
+                return
+            await asyncio.sleep(self._period)
+
+    def _version(self) -> int:
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        version: int = self._connection.exec_driver_sql("PRAGMA data_version").scalar_one()
+        self._connection.rollback()
+        return version
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # SQLAlchemy's begin event decides, not the driver
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        "foreign_keys=ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("shoal_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,263 @@
+"""The director: turns assignments into signed desired states, and keeps them on the broker.
+
+A desired state is stored before it is published, retained; whatever dies in between, the next
+round publishes it. It is signed anew before it expires, and published again for a device that
+stays online without having accepted it (a broker that was killed may have lost it).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.reasoncodes import ReasonCode
+from sqlalchemy import Connection, Engine, and_, insert, or_, select, update
+
+from controller.broker import DIRECTOR_ACCOUNT
+from controller.database import reading, writing
+from controller.schema import assignments, desired, devices, releases
+from shoal.ids import DeviceId, SiteId
+from shoal.protocol.desired import Assignment, DesiredState
+from shoal.protocol.envelope import DESIRED_TYPE, encode_envelope
+from shoal.protocol.topics import Channel, Topic, format_topic
+from shoal.signing import Signer, seal
+
+log = logging.getLogger("controller.director")
+
+VALID = timedelta(days=7)
+RENEW_BEFORE = timedelta(days=2)
+BATCH = 500
+PUBLISH_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A desired state that shall lie on the broker."""
+
+    device: str
+    site: str
+    sequence: int
+    envelope: bytes
+
+
+def sign_pending(engine: Engine, signer: Signer, now: datetime) -> int:
+    """Sign desired states that changed or expire soon; return how many."""
+    renew_ms = int((now + RENEW_BEFORE).timestamp() * 1000)
+    with reading(engine) as connection:
+        c = desired.c
+        due = or_(c.dirty.is_(True), c.expires_ms < renew_ms)
+        query = (
+            select(c.device)
+            .join(devices, devices.c.device == c.device)
+            .where(due, devices.c.revoked_ms.is_(None))
+            .limit(BATCH)
+        )
+        names = list(connection.scalars(query))
+    if names:
+        with writing(engine) as connection:
+            for name in names:
+                _sign(connection, signer, name, now)
+    return len(names)
+
+
+def mark_dirty(connection: Connection, device: str) -> None:
+    """Assignments of `device` changed in this transaction: it needs a new desired state."""
+    here = desired.c.device == device
+    if not connection.execute(update(desired).where(here).values(dirty=True)).rowcount:
+        row = {"device": device, "sequence": 0, "envelope": b"", "expires_ms": 0, "dirty": True}
+        connection.execute(insert(desired).values(**row))
+
+
+def make_desired(
+    device: str, sequence: int, now: datetime, models: list[Assignment]
+) -> DesiredState:
+    """The desired state of a device, valid for a week. Pure."""
+    return DesiredState(
+        device=device, sequence=sequence, issued=now, expires=now + VALID, models=models
+    )
+
+
+def _sign(connection: Connection, signer: Signer, device: str, now: datetime) -> None:
+    here = desired.c.device == device
+    sequence = (connection.scalar(select(desired.c.sequence).where(here)) or 0) + 1
+    state = make_desired(device, sequence, now, _assignments(connection, device))
+    envelope = encode_envelope(seal(msgspec.json.encode(state), DESIRED_TYPE, signer))
+    connection.execute(
+        update(desired)
+        .where(here)
+        .values(
+            sequence=sequence,
+            envelope=envelope,
+            expires_ms=int(state.expires.timestamp() * 1000),
+            dirty=False,
+        )
+    )
+
+
+def _assignments(connection: Connection, device: str) -> list[Assignment]:
+    same = and_(
+        assignments.c.model == releases.c.model,
+        assignments.c.release_sequence == releases.c.sequence,
+    )
+    query = (
+        select(
+            assignments,
+            releases.c.version,
+            releases.c.manifest_sha256,
+            releases.c.manifest_length,
+        )
+        .join(releases, same)
+        .where(assignments.c.device == device)
+        .order_by(assignments.c.model)
+    )
+    return [_assignment(row) for row in connection.execute(query)]
+
+
+def _assignment(row: Any) -> Assignment:
+    return Assignment(
+        model=row.model,
+        version=row.version,
+        release_sequence=row.release_sequence,
+        manifest_sha256=row.manifest_sha256,
+        manifest_length=row.manifest_length,
+        rollout=row.rollout,
+        wave=row.wave,
+        attempt=row.attempt,
+        intent=row.intent,
+        probation_seconds=row.probation_seconds,
+    )
+
+
+def find_unpublished(connection: Connection) -> list[Publication]:
+    """Desired states that the broker does not have yet."""
+    return _publications(connection, desired.c.published_sequence < desired.c.sequence)
+
+
+def find_unheard(connection: Connection) -> list[Publication]:
+    """Desired states that an online device has not accepted."""
+    behind = devices.c.reported_desired_sequence < desired.c.sequence
+    return _publications(connection, and_(devices.c.online.is_(True), behind))
+
+
+def _publications(connection: Connection, here: Any) -> list[Publication]:
+    query = (
+        select(desired.c.device, devices.c.site, desired.c.sequence, desired.c.envelope)
+        .join(devices, devices.c.device == desired.c.device)
+        .where(here, devices.c.revoked_ms.is_(None), desired.c.sequence > 0)
+        .limit(BATCH)
+    )
+    return [
+        Publication(row.device, row.site, row.sequence, row.envelope)
+        for row in connection.execute(query)
+    ]
+
+
+class DirectorLink:
+    """The director's own connection to the broker; paho's thread reconnects by itself."""
+
+    def __init__(self, host: str, port: int, password: str) -> None:
+        self._connected = threading.Event()
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2, client_id=DIRECTOR_ACCOUNT, protocol=mqtt.MQTTv311
+        )
+        client.username_pw_set(DIRECTOR_ACCOUNT, password)
+        client.reconnect_delay_set(1, 5)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.max_queued_messages_set(2 * BATCH)
+        self._client = client
+        client.connect_async(host, port, keepalive=30)
+        client.loop_start()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the broker has accepted us."""
+        return self._connected.is_set()
+
+    def publish(self, publications: list[Publication]) -> list[Publication]:
+        """Publish retained and return those the broker has acknowledged. Blocks."""
+        if not self.connected:
+            return []
+        waiting = []
+        for one in publications:
+            topic = Topic(SiteId(one.site), DeviceId(one.device), Channel.DESIRED)
+            info = self._client.publish(format_topic(topic), one.envelope, qos=1, retain=True)
+            if info.rc == mqtt.MQTT_ERR_SUCCESS:
+                waiting.append((one, info))
+        done = []
+        deadline = time.monotonic() + PUBLISH_SECONDS
+        for one, info in waiting:
+            info.wait_for_publish(max(deadline - time.monotonic(), 0.0))
+            if info.is_published():
+                done.append(one)
+        return done
+
+    def close(self) -> None:
+        """Disconnect and end the thread."""
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _on_connect(
+        self, client: mqtt.Client, _user: object, _flags: object, reason: ReasonCode, _p: object
+    ) -> None:
+        if reason.is_failure:
+            log.error("event=refused reason=%r", str(reason))
+        else:
+            self._connected.set()
+            log.info("event=connected")
+
+    def _on_disconnect(
+        self, client: mqtt.Client, _user: object, _flags: object, reason: ReasonCode, _p: object
+    ) -> None:
+        self._connected.clear()
+
+
+class Director:
+    """Signs and publishes; one round does all there is to do."""
+
+    def __init__(self, engine: Engine, signer: Signer, link: DirectorLink) -> None:
+        self._engine = engine
+        self._signer = signer
+        self._link = link
+
+    @property
+    def connected(self) -> bool:
+        """Whether desired states reach the broker."""
+        return self._link.connected
+
+    def work(self) -> bool:
+        """One round; whether there may be more to do at once."""
+        signed = sign_pending(self._engine, self._signer, datetime.now(UTC))
+        with reading(self._engine) as connection:
+            waiting = find_unpublished(connection)
+        self._record(self._link.publish(waiting))
+        return signed == BATCH or (len(waiting) == BATCH and self.connected)
+
+    def remind(self) -> None:
+        """Publish again what online devices have not accepted."""
+        with reading(self._engine) as connection:
+            unheard = find_unheard(connection)
+        self._link.publish(unheard)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._link.close()
+
+    def _record(self, done: list[Publication]) -> None:
+        if not done:
+            return
+        with writing(self._engine) as connection:
+            for one in done:
+                here = and_(
+                    desired.c.device == one.device, desired.c.published_sequence < one.sequence
+                )
+                connection.execute(
+                    update(desired).where(here).values(published_sequence=one.sequence)
+                )

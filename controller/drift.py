@@ -1,0 +1,168 @@
+"""How far a device's data is from the baseline of the release that it runs.
+
+Windows of one release share their bins, so merging them gives exactly what counting all rows at
+once would have given. Severities are words for people and pages; nothing is paged by them (a fixed
+limit on PSI alarms in nearly every window of seasonal data).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, desc, select
+
+from controller.artifacts import Artifacts
+from controller.errors import NotFoundError
+from controller.schema import releases, statistics
+from shoal.baseline import FieldBaseline
+from shoal.drift import merge, psi
+from shoal.protocol.manifest import Manifest
+from shoal.protocol.messages import FieldStatistics
+
+Document = dict[str, Any]
+
+WINDOWS = 60
+MIN_ROWS = 200
+MODERATE = 0.1
+STRONG = 0.25
+"""The customary limits of PSI (Siddiqi, Credit Risk Scorecards, 2006); for colours only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The last windows of one device and release, as one."""
+
+    release_sequence: int
+    baseline: str
+    rows: int
+    windows: int
+    start_ms: int
+    end_ms: int
+    features: list[FieldStatistics]
+    outputs: list[FieldStatistics]
+
+
+def device_drift(
+    connection: Connection, artifacts: Artifacts, device: str, model: str, windows: int = WINDOWS
+) -> Document:
+    """Compare the newest windows with the baseline, field by field."""
+    merged = merge_newest(connection, device, model, windows)
+    if merged is None:
+        raise NotFoundError(f"device {device}: no statistics of {model} yet", code="no-statistics")
+    baseline = artifacts.baseline(merged.baseline)
+    version, units = _release(connection, model, merged.release_sequence)
+    return {
+        "device": device,
+        "model": model,
+        "version": version,
+        "release_sequence": merged.release_sequence,
+        "rows": merged.rows,
+        "windows": merged.windows,
+        "start_ms": merged.start_ms,
+        "end_ms": merged.end_ms,
+        "features": compare_fields(baseline.features, merged.features, units),
+        "outputs": compare_fields(baseline.outputs, merged.outputs, units),
+    }
+
+
+def merge_newest(
+    connection: Connection, device: str, model: str, windows: int = WINDOWS
+) -> Merged | None:
+    """Merge the newest windows that belong to the newest release reported; None without any."""
+    c = statistics.c
+    query = (
+        select(statistics)
+        .where(c.device == device, c.model == model, c.baseline != "")
+        .order_by(desc(c.end_ms), desc(c.id))
+        .limit(windows)
+    )
+    rows = connection.execute(query).all()
+    if not rows:
+        return None
+    first = rows[0]
+    same = [row for row in rows if row.baseline == first.baseline]
+    return Merged(
+        first.release_sequence,
+        first.baseline,
+        sum(row.rows for row in same),
+        len(same),
+        min(row.start_ms for row in same),
+        max(row.end_ms for row in same),
+        merge_fields([row.features for row in same]),
+        merge_fields([row.outputs for row in same]),
+    )
+
+
+def merge_fields(windows: list[list[Document]]) -> list[FieldStatistics]:
+    """Merge the field lists of several windows, field by field."""
+    parts: dict[str, list[FieldStatistics]] = {}
+    for fields in windows:
+        for field in fields:
+            one = msgspec.convert(field, FieldStatistics)
+            parts.setdefault(one.name, []).append(one)
+    return [whole for own in parts.values() if (whole := merge(own)) is not None]
+
+
+def compare_fields(
+    expected: list[FieldBaseline], found: list[FieldStatistics], units: dict[str, str]
+) -> list[Document]:
+    """One document a field of the baseline, the most drifted first."""
+    by_name = {one.name: one for one in found}
+    rows = [
+        _compare(one, by_name[one.name], units.get(one.name, ""))
+        for one in expected
+        if one.name in by_name
+    ]
+    return sorted(rows, key=lambda row: -(row["psi"] or 0.0))
+
+
+def severity(value: float | None, rows: int) -> str:
+    """none, moderate, strong, or too-little-data."""
+    if value is None or rows < MIN_ROWS:
+        return "too-little-data"
+    return "none" if value < MODERATE else "moderate" if value < STRONG else "strong"
+
+
+def _compare(base: FieldBaseline, live: FieldStatistics, unit: str) -> Document:
+    value = psi(base.counts, live.bins)
+    seen = live.count + live.missing + live.nonfinite
+    return {
+        "name": base.name,
+        "unit": unit,
+        "psi": None if value is None else round(value, 4),
+        "severity": severity(value, live.count),
+        "count": live.count,
+        "mean": live.mean,
+        "std": (live.m2 / (live.count - 1)) ** 0.5 if live.count > 1 else 0.0,
+        "min": live.min,
+        "max": live.max,
+        "missing_ratio": live.missing / seen if seen else 0.0,
+        "out_of_range_ratio": live.out_of_range / live.count if live.count else 0.0,
+        "baseline_mean": base.mean,
+        "baseline_std": base.std,
+        "baseline_missing_ratio": base.missing / max(base.count + base.missing, 1),
+        "edges": base.edges,
+        "baseline_bins": base.counts,
+        "bins": live.bins,
+    }
+
+
+def _release(connection: Connection, model: str, sequence: int) -> tuple[str, dict[str, str]]:
+    query = select(releases.c.version, releases.c.manifest).where(
+        releases.c.model == model, releases.c.sequence == sequence
+    )
+    row = connection.execute(query).first()
+    if row is None:
+        return "", {}
+    manifest = msgspec.convert(row.manifest, Manifest)
+    contract = manifest.contract
+    units = {one.name: one.unit for one in contract.features}
+    return row.version, units | {one.name: one.unit for one in contract.outputs}
+
+
+def worst_field(document: Document) -> tuple[float | None, str | None]:
+    """The largest PSI of any feature with enough data, and the feature's name."""
+    found = [row for row in document["features"] if row["severity"] != "too-little-data"]
+    return (found[0]["psi"], found[0]["name"]) if found else (None, None)

@@ -1,0 +1,1 @@
+"""Ingest: a process of its own between broker and database. Commit first, acknowledge after."""

@@ -1,0 +1,133 @@
+"""Writing a folded batch: telemetry, current state and ranges in one transaction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from controller import schema
+from controller.ingest.fold import Batch, Boot
+from controller.ingest.ranges import Ranges
+from shoal.protocol.messages import State
+
+
+def write_batch(
+    connection: Connection, batch: Batch, ranges: dict[Boot, Ranges], now_ms: int
+) -> None:
+    """Write everything; the caller's transaction makes it one step."""
+    tables = {
+        schema.windows: batch.windows,
+        schema.statistics: batch.statistics,
+        schema.health: batch.health,
+        schema.predictions: batch.predictions,
+        schema.events: batch.events,
+    }
+    for table, rows in tables.items():
+        if rows:
+            connection.execute(insert(table), rows)
+    _touch(connection, batch, now_ms)
+    for state in batch.states:
+        apply_state(connection, state)
+    _write_ranges(connection, batch, ranges, now_ms)
+    _write_rejections(connection, batch, now_ms)
+
+
+def apply_state(connection: Connection, state: State) -> None:
+    """Make `state` the device's current one, unless a newer one is known."""
+    devices = schema.devices
+    known = connection.execute(
+        select(devices.c.boot_id, devices.c.state_ms, devices.c.state_seq).where(
+            devices.c.device == state.device
+        )
+    ).one()
+    same_boot = known.boot_id == state.boot_id
+    here = devices.c.device == state.device
+    if not state.online:
+        if same_boot:
+            connection.execute(update(devices).where(here).values(online=False))
+        return
+    newer = state.seq > known.state_seq if same_boot else state.ts_ms >= known.state_ms
+    if not newer:
+        return
+    connection.execute(
+        update(devices)
+        .where(here)
+        .values(
+            online=True,
+            status=state.status,
+            reason=state.reason,
+            boot_id=state.boot_id,
+            state_ms=state.ts_ms,
+            state_seq=state.seq,
+            agent_version=state.agent_version,
+            profile=state.profile,
+            facts=state.facts,
+            reported_desired_sequence=state.desired_sequence,
+        )
+    )
+    for model in state.models:
+        key = {"device": state.device, "model": model.model}
+        values = {name: getattr(model, name) for name in model.__struct_fields__ if name != "model"}
+        upsert(connection, schema.device_models, key, {**values, "updated_ms": state.ts_ms})
+    names = [model.model for model in state.models]
+    table = schema.device_models
+    connection.execute(
+        delete(table).where(table.c.device == state.device, table.c.model.not_in(names))
+    )
+
+
+def upsert(connection: Connection, table: Any, key: dict[str, Any], values: dict[str, Any]) -> None:
+    """Insert a row, or change the one with this key."""
+    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = make(table).values(**key, **values)
+    connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=values))
+
+
+def _touch(connection: Connection, batch: Batch, now_ms: int) -> None:
+    """Who was heard of, and the newest health; one UPDATE a device."""
+    devices = schema.devices
+    if batch.seen:
+        connection.execute(
+            update(devices)
+            .where(devices.c.device == bindparam("b_device"))
+            .values(last_seen_ms=now_ms, clock_synced=bindparam("b_synced")),
+            [{"b_device": name, "b_synced": synced} for name, synced in batch.seen.items()],
+        )
+    if batch.newest_health:
+        connection.execute(
+            update(devices)
+            .where(devices.c.device == bindparam("b_device"))
+            .values(health=bindparam("b_health", type_=devices.c.health.type)),
+            [{"b_device": name, "b_health": h} for name, h in batch.newest_health.items()],
+        )
+
+
+def _write_ranges(
+    connection: Connection, batch: Batch, ranges: dict[Boot, Ranges], now_ms: int
+) -> None:
+    for device, boot_id in batch.boots:
+        key = {"device": device, "boot_id": boot_id}
+        make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        values = {"ranges": ranges[device, boot_id], "last_ms": now_ms}
+        connection.execute(
+            make(schema.device_boots)
+            .values(**key, **values, first_ms=now_ms)
+            .on_conflict_do_update(index_elements=list(key), set_=values)
+        )
+
+
+def _write_rejections(connection: Connection, batch: Batch, now_ms: int) -> None:
+    table = schema.rejections
+    for (device, channel, code), (count, sentence) in batch.rejections.items():
+        key = {"device": device, "channel": channel, "code": code}
+        make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+        connection.execute(
+            make(table)
+            .values(**key, count=count, first_ms=now_ms, last_ms=now_ms, example=sentence)
+            .on_conflict_do_update(
+                index_elements=list(key),
+                set_={"count": table.c.count + count, "last_ms": now_ms, "example": sentence},
+            )
+        )

@@ -1,0 +1,167 @@
+"""Releases: verified packages, their files, and what devices fetch of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, desc, func, insert, select
+
+from controller import audit
+from controller.database import reading, writing
+from controller.errors import ConflictError, NotFoundError
+from controller.ingest.write import upsert
+from controller.schema import device_models, files, releases
+from controller.services import Services
+from shoal.errors import UntrustedError
+from shoal.package import Package, read_package, verify_package
+from shoal.protocol.envelope import encode_envelope
+from shoal.protocol.manifest import Manifest
+
+Document = dict[str, Any]
+
+
+def publish(services: Services, path: Path, actor: str) -> Document:
+    """Verify a package and make it a release, or raise saying what does not hold.
+
+    Publishing exactly the same package again changes nothing and is no error.
+    """
+    package = read_package(path)
+    with reading(services.engine) as connection:
+        verifier = services.release_verifier(connection)
+        if not verifier.key_count:
+            raise UntrustedError(
+                "no release key is trusted yet: shoal-controller trust-release-key",
+                code="no-release-key",
+            )
+        verify_package(package, verifier)
+    for data in (package.manifest_bytes, *package.files.values()):
+        services.artifacts.put(data)
+    with writing(services.engine) as connection:
+        if not _known(connection, package):
+            _insert(connection, package, services.now_ms(), actor)
+        return get_release(connection, package.manifest.model, package.manifest.version)
+
+
+def _known(connection: Connection, package: Package) -> bool:
+    """Whether it is published already; raise if it clashes with what is."""
+    manifest = package.manifest
+    name = f"{manifest.model} {manifest.version}"
+    query = select(releases.c.manifest_sha256).where(
+        releases.c.model == manifest.model, releases.c.version == manifest.version
+    )
+    found = connection.scalar(query)
+    if found == package.manifest_sha256:
+        return True
+    if found is not None:
+        raise ConflictError(
+            f"release {name}: is published with manifest {found[:12]}…, "
+            f"this one is {package.manifest_sha256[:12]}…; give it another version",
+            code="version-taken",
+        )
+    query = select(func.max(releases.c.sequence)).where(releases.c.model == manifest.model)
+    highest = connection.scalar(query) or 0
+    if manifest.sequence <= highest:
+        raise ConflictError(
+            f"release {name}: sequence {manifest.sequence}, expected more than {highest}",
+            code="sequence-not-rising",
+        )
+    return False
+
+
+def _insert(connection: Connection, package: Package, now_ms: int, actor: str) -> None:
+    manifest = package.manifest
+    keys = [signature.keyid for signature in package.envelope.signatures]
+    connection.execute(
+        insert(releases).values(
+            model=manifest.model,
+            sequence=manifest.sequence,
+            version=manifest.version,
+            manifest_sha256=package.manifest_sha256,
+            manifest_length=len(package.manifest_bytes),
+            manifest=msgspec.to_builtins(manifest),
+            envelope=encode_envelope(package.envelope),
+            signed_by=keys,
+            published_ms=now_ms,
+            published_by=actor,
+        )
+    )
+    entries = {entry.sha256: entry.length for entry in manifest.files}
+    entries[package.manifest_sha256] = len(package.manifest_bytes)
+    for digest, length in entries.items():
+        upsert(connection, files, {"sha256": digest}, {"length": length})
+    subject = f"release {manifest.model} {manifest.version}"
+    data = {"sequence": manifest.sequence, "manifest": package.manifest_sha256, "signed_by": keys}
+    audit.record(connection, now_ms, actor, "release.publish", subject, data)
+
+
+def list_models(connection: Connection) -> list[Document]:
+    """Every model name with its releases, newest first, and how many devices run which."""
+    found: dict[str, Document] = {}
+    for row in connection.execute(_newest_first()).mappings():
+        one = found.setdefault(row["model"], {"model": row["model"], "releases": []})
+        one["releases"].append(_brief(row))
+    running = select(
+        device_models.c.model, device_models.c.active_version, func.count().label("devices")
+    ).group_by(device_models.c.model, device_models.c.active_version)
+    counts = {(row.model, row.active_version): row.devices for row in connection.execute(running)}
+    for one in found.values():
+        for release in one["releases"]:
+            release["devices"] = counts.get((one["model"], release["version"]), 0)
+    return list(found.values())
+
+
+def get_model(connection: Connection, model: str) -> Document:
+    """One model and its releases."""
+    for one in list_models(connection):
+        if one["model"] == model:
+            return one
+    raise NotFoundError(f"model {model[:80]!r}: no release is published")
+
+
+def get_release(connection: Connection, model: str, version: str) -> Document:
+    """One release with its manifest."""
+    row = _row(connection, model, releases.c.version == version, version)
+    return _brief(row) | {"manifest": row["manifest"]}
+
+
+def release_by_sequence(connection: Connection, model: str, sequence: int) -> RowMapping:
+    """The row of a release."""
+    return _row(connection, model, releases.c.sequence == sequence, str(sequence))
+
+
+def manifest_of(row: RowMapping) -> Manifest:
+    """The manifest that a row holds."""
+    return msgspec.convert(row["manifest"], Manifest)
+
+
+def _row(connection: Connection, model: str, here: Any, what: str) -> RowMapping:
+    row = (
+        connection.execute(select(releases).where(releases.c.model == model, here))
+        .mappings()
+        .first()
+    )
+    if row is None:
+        raise NotFoundError(f"release {model[:80]} {what[:40]}: not published")
+    return row
+
+
+def _newest_first() -> Any:
+    return select(releases).order_by(releases.c.model, desc(releases.c.sequence))
+
+
+def _brief(row: RowMapping) -> Document:
+    names = (
+        "model", "version", "sequence", "manifest_sha256", "signed_by", "published_ms",
+        "published_by",
+    )  # fmt: skip
+    manifest = row["manifest"]
+    size = sum(entry["length"] for entry in manifest["files"])
+    card = manifest.get("card") or {}
+    return {name: row[name] for name in names} | {
+        "bytes": size,
+        "summary": card.get("summary", ""),
+        "metrics": card.get("metrics", {}),
+        "variants": [one["name"] for one in manifest["variants"]],
+    }

@@ -1,0 +1,76 @@
+"""The engine: read, plan, record; may be repeated, and may be killed at any instant.
+
+All of a tick is one transaction, so nothing is ever half done; the director publishes afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from sqlalchemy import Connection
+
+from controller.database import reading, writing
+from controller.rollouts.evidence import judge_wave
+from controller.rollouts.planner import current_wave, plan
+from controller.rollouts.states import RolloutState, WaveState
+from controller.rollouts.store import (
+    active_rollouts,
+    apply_reports,
+    carry_out,
+    has_reports,
+    read_view,
+)
+from controller.rollouts.values import RolloutView
+from controller.services import Services
+
+log = logging.getLogger("controller.rollouts")
+
+MAX_STEPS = 20
+"""Plans of one tick; a wave without devices passes several states at once."""
+
+
+class Engine:
+    """Takes every active rollout on."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def tick(self) -> bool:
+        """One round; whether any rollout is active."""
+        engine = self._services.engine
+        with reading(engine) as connection:
+            news = has_reports(connection)
+        if news:
+            with writing(engine) as connection:
+                apply_reports(connection, self._services.now_ms())
+        with reading(engine) as connection:
+            names = active_rollouts(connection)
+        for name in names:
+            self._advance(name)
+        return bool(names)
+
+    def _advance(self, rollout: str) -> None:
+        """Plan and record until nothing is left to do; no transaction where nothing is."""
+        for _ in range(MAX_STEPS):
+            with reading(self._services.engine) as connection:
+                if not plan(self._view(connection, rollout), self._services.now_ms()):
+                    return
+            with writing(self._services.engine) as connection:
+                now_ms = self._services.now_ms()
+                view = self._view(connection, rollout)
+                actions = plan(view, now_ms)
+                touched = carry_out(connection, view, actions, now_ms)
+            log.info("event=planned rollout=%s actions=%d", rollout, len(actions))
+            if touched:
+                self._services.desired_changed.ring()
+
+    def _view(self, connection: Connection, rollout: str) -> RolloutView:
+        view = read_view(connection, rollout)
+        wave = current_wave(view)
+        if wave is None or view.state is not RolloutState.RUNNING:
+            return view
+        if wave.state not in (WaveState.SOAKING, WaveState.EVALUATING):
+            return view
+        gates = judge_wave(connection, self._services.artifacts, rollout, wave.number)
+        return replace(view, gates=gates)

@@ -1,0 +1,308 @@
+"""The planner: `plan(rollout, now) → actions`. Pure, and safe to repeat.
+
+It never promotes on missing evidence: what cannot be judged is inconclusive, holds, and asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from controller.rollouts.states import (
+    BAD,
+    ENDED,
+    UNDER_WAY,
+    ExecutionState,
+    RolloutState,
+    WaveState,
+)
+from controller.rollouts.values import (
+    Action,
+    ExecutionView,
+    Offer,
+    RolloutView,
+    SetExecution,
+    SetRollout,
+    SetWave,
+    TakeBack,
+    WaveView,
+)
+
+E, R, W = ExecutionState, RolloutState, WaveState
+
+MAX_NAMED = 5
+
+
+def plan(view: RolloutView, now_ms: int) -> list[Action]:
+    """Everything that is to be done now; an empty list when nothing is."""
+    if view.state is R.ROLLING_BACK:
+        return _plan_rollback(view, now_ms)
+    actions = _settle_executions(view, now_ms)
+    if actions or view.state not in (R.RUNNING, R.PAUSED):
+        return actions
+    wave = current_wave(view)
+    if wave is None:
+        return _finish(view)
+    failure = _find_failure(view, wave)
+    if failure is not None and wave.state is not W.FAILED:
+        return _fail(view, wave, failure)
+    if view.state is R.PAUSED:
+        return []
+    return _advance(view, wave, now_ms)
+
+
+def _finish(view: RolloutView) -> list[Action]:
+    """All waves have passed; devices that were given up may still come later."""
+    if view.state is not R.RUNNING:
+        return []
+    lost = [one for one in view.executions if one.state is E.TIMED_OUT]
+    reason = f"{len(lost)} devices not reached: {_words(lost)}" if lost else ""
+    return [SetRollout(R.SUCCEEDED, reason)]
+
+
+def current_wave(view: RolloutView) -> WaveView | None:
+    """The first wave that has not passed; None when all have."""
+    return next((wave for wave in view.waves if wave.state is not W.PASSED), None)
+
+
+def abort(view: RolloutView, reason: str) -> list[Action]:
+    """Stop: what was not begun is taken back, what is under way ends by itself."""
+    actions: list[Action] = []
+    for one in view.executions:
+        if one.state in (E.QUEUED, E.OFFERED):
+            actions.append(_cancelled(one, "the rollout was aborted"))
+            if one.state is E.OFFERED:
+                actions.append(_take_back(one))
+    return [*actions, SetRollout(R.ABORTED, reason)]
+
+
+def roll_back(view: RolloutView, reason: str) -> list[Action]:
+    """Start taking the release back from every device that was offered it."""
+    actions: list[Action] = []
+    for one in view.executions:
+        if one.state is E.QUEUED:
+            actions.append(_cancelled(one, "its wave never came"))
+        elif one.assigned_rollback:
+            if one.state is E.FAILED:  # a rollback that failed is waited for again
+                actions.append(_rolling_back(one))
+        else:
+            actions.append(_take_back(one))
+            if one.state not in (E.ROLLED_BACK, E.CANCELLED):
+                actions.append(_rolling_back(one))
+    return [*actions, SetRollout(R.ROLLING_BACK, reason)]
+
+
+def promote(view: RolloutView) -> list[Action]:
+    """Pass the wave under way without its soak and gates."""
+    wave = current_wave(view)
+    if wave is None or wave.state is W.PENDING:
+        return []
+    return [
+        SetWave(wave.number, W.PASSED, "promoted by hand", promoted=True),
+        SetRollout(R.RUNNING, ""),
+    ]
+
+
+def retry(view: RolloutView) -> list[ExecutionView]:
+    """The executions that another attempt is for."""
+    return [one for one in view.executions if one.state in BAD | {E.TIMED_OUT}]
+
+
+# Executions
+
+
+def _settle_executions(view: RolloutView, now_ms: int) -> list[Action]:
+    """Believe successes whose digest agrees, and end what takes too long."""
+    actions: list[Action] = []
+    for one in view.executions:
+        waited = (now_ms - one.updated_ms) / 1000
+        if one.reported_success and one.state not in ENDED and one.digest_agrees:
+            actions.append(
+                SetExecution(one.device, one.attempt, E.SUCCEEDED, "succeeded", one.sentence)
+            )
+        elif one.state is E.OFFERED and waited > view.options.offer_seconds:
+            actions.append(_timed_out(one, waited, "not accepted"))
+        elif one.state in UNDER_WAY and waited > _patience(view):
+            actions.append(_timed_out(one, waited, f"still {one.state.value}"))
+    return actions
+
+
+def _patience(view: RolloutView) -> float:
+    return view.options.step_seconds + 2 * (view.options.probation_seconds or 0.0)
+
+
+def _timed_out(one: ExecutionView, waited: float, what: str) -> SetExecution:
+    sentence = f"{one.device}: {what} after {waited:.0f} s"
+    return SetExecution(one.device, one.attempt, E.TIMED_OUT, "timed-out", sentence)
+
+
+def _cancelled(one: ExecutionView, sentence: str) -> SetExecution:
+    return SetExecution(one.device, one.attempt, E.CANCELLED, "cancelled", sentence)
+
+
+def _rolling_back(one: ExecutionView) -> SetExecution:
+    return SetExecution(one.device, one.attempt, E.ROLLING_BACK, "rolling-back", one.sentence)
+
+
+def _take_back(one: ExecutionView) -> TakeBack:
+    return TakeBack(one.device, one.wave, one.attempt, one.previous_sequence)
+
+
+# Waves
+
+
+def _find_failure(view: RolloutView, wave: WaveView) -> str | None:
+    """Why the rollout cannot go on, whatever state the wave is in; None while it can."""
+    for one in view.waves:
+        if one.number <= wave.number and not one.promoted:
+            failure = _too_many_failed(view, one)
+            if failure is not None:
+                return failure
+    if wave.state in (W.SOAKING, W.EVALUATING):
+        failed = [gate for gate in view.gates if gate.verdict == "fail"]
+        if failed:
+            members = _members(view, wave)
+            names = _names(one.device for one in members if one.state is E.SUCCEEDED)
+            return f"{names}: " + "; ".join(gate.sentence for gate in failed)
+    return None
+
+
+def _too_many_failed(view: RolloutView, wave: WaveView) -> str | None:
+    members = _members(view, wave)
+    bad = [one for one in members if one.state in BAD]
+    allowed = int(view.options.max_failed_ratio * len(members))
+    if len(bad) <= allowed:
+        return None
+    return f"{len(bad)} of {len(members)} devices failed, {allowed} allowed: {_words(bad)}"
+
+
+def _fail(view: RolloutView, wave: WaveView, reason: str) -> list[Action]:
+    failed = SetWave(wave.number, W.FAILED, reason, view.gates or None)
+    if view.options.on_failure == "pause":
+        if view.state is R.PAUSED:
+            return [failed]
+        return [failed, SetRollout(R.PAUSED, reason)]
+    return [failed, *roll_back(view, reason)]
+
+
+def _advance(view: RolloutView, wave: WaveView, now_ms: int) -> list[Action]:
+    match wave.state:
+        case W.PENDING:
+            return _release(view, wave)
+        case W.RELEASING:
+            return _when_ended(view, wave)
+        case W.SOAKING:
+            since = wave.soaking_ms or now_ms
+            if now_ms - since < view.options.soak_seconds * 1000:
+                return []
+            return [SetWave(wave.number, W.EVALUATING)]
+        case W.EVALUATING:
+            return _evaluate(view, wave, now_ms)
+        case _:  # a failed or inconclusive wave waits for a person
+            return []
+
+
+def _release(view: RolloutView, wave: WaveView) -> list[Action]:
+    if not _members(view, wave):
+        return [SetWave(wave.number, W.PASSED, "no device is left for it")]
+    return [SetWave(wave.number, W.RELEASING), *_offers(view, wave)]
+
+
+def _offers(view: RolloutView, wave: WaveView) -> list[Action]:
+    return [
+        Offer(one.device, one.wave, one.attempt)
+        for one in _members(view, wave)
+        if one.state is E.QUEUED
+    ]
+
+
+def _when_ended(view: RolloutView, wave: WaveView) -> list[Action]:
+    """Offer again what a retry queued; soak when every device has ended."""
+    offers = _offers(view, wave)
+    members = _members(view, wave)
+    if offers or not all(one.state in ENDED for one in members):
+        return offers
+    reached = [one for one in members if one.state is not E.TIMED_OUT]
+    if len(reached) < view.options.min_reached_ratio * len(members):
+        lost = [one for one in members if one.state is E.TIMED_OUT]
+        return _hold(wave, f"{len(lost)} of {len(members)} devices not reached: {_words(lost)}")
+    return [SetWave(wave.number, W.SOAKING)]
+
+
+def _evaluate(view: RolloutView, wave: WaveView, now_ms: int) -> list[Action]:
+    open_gates = [gate for gate in view.gates if gate.verdict == "inconclusive"]
+    if not open_gates:
+        return [SetWave(wave.number, W.PASSED, gates=view.gates)]
+    waited = now_ms - (wave.evaluating_ms or now_ms)
+    if waited < view.options.evaluate_seconds * 1000:
+        return []
+    reason = "; ".join(gate.sentence for gate in open_gates)
+    return _hold(wave, reason, view)
+
+
+def _hold(wave: WaveView, reason: str, view: RolloutView | None = None) -> list[Action]:
+    gates = view.gates if view is not None else None
+    return [
+        SetWave(wave.number, W.INCONCLUSIVE, reason, gates),
+        SetRollout(R.PAUSED, f"inconclusive, promote or roll back: {reason}"),
+    ]
+
+
+def _members(view: RolloutView, wave: WaveView) -> list[ExecutionView]:
+    return [one for one in view.executions if one.wave == wave.number]
+
+
+# Rolling back
+
+
+def _plan_rollback(view: RolloutView, now_ms: int) -> list[Action]:
+    """Wait until every device is back, giving up those that do not come back in time."""
+    actions: list[Action] = []
+    for one in view.executions:
+        if one.state is not E.ROLLING_BACK:
+            continue
+        waited = (now_ms - one.updated_ms) / 1000
+        if one.previous_sequence is None:
+            sentence = f"{one.device}: ran no release before, so it keeps {view.version}"
+            actions.append(
+                SetExecution(one.device, one.attempt, E.CANCELLED, "nothing-before", sentence)
+            )
+        elif one.active_sequence == one.previous_sequence:
+            actions.append(
+                SetExecution(one.device, one.attempt, E.ROLLED_BACK, "rolled-back", one.sentence)
+            )
+        elif waited > view.options.step_seconds:
+            sentence = f"{one.device}: not back after {waited:.0f} s"
+            actions.append(
+                SetExecution(one.device, one.attempt, E.FAILED, "rollback-timeout", sentence)
+            )
+    if actions or any(one.state is E.ROLLING_BACK for one in view.executions):
+        return actions
+    late = [
+        one
+        for one in view.executions
+        if one.state in (E.FAILED, E.REJECTED, E.ROLLED_BACK)
+        and one.previous_sequence is not None
+        and one.active_sequence != one.previous_sequence
+    ]
+    patience_ms = view.options.step_seconds * 1000
+    stuck = [one for one in late if one.state is E.FAILED or now_ms - one.updated_ms > patience_ms]
+    if stuck:
+        reason = f"{len(stuck)} devices are not back: {_words(stuck)}"
+        return [SetRollout(R.ROLLBACK_FAILED, reason)]
+    return [] if late else [SetRollout(R.ROLLED_BACK, None)]
+
+
+def _words(executions: list[ExecutionView]) -> str:
+    """Name devices with the reason of each, the first few."""
+    shown = [
+        one.sentence if one.sentence.startswith(one.device) else f"{one.device}: {one.sentence}"
+        for one in executions[:MAX_NAMED]
+    ]
+    more = len(executions) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
+
+
+def _names(devices: Iterable[str]) -> str:
+    names = list(devices)
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

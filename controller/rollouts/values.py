@@ -1,0 +1,203 @@
+"""What a rollout is made of, as frozen values: options, and the view that the planner gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from controller.rollouts.states import ExecutionState, RolloutState, WaveState
+from shoal.errors import InvalidInputError
+from shoal.ids import NAME_PATTERN, VERSION_PATTERN
+from shoal.protocol.manifest import Gates
+
+Seconds = Annotated[float, Meta(ge=0, le=30 * 86400)]
+Ratio = Annotated[float, Meta(ge=0, le=1)]
+Verdict = Literal["pass", "fail", "inconclusive", "not-judged"]
+
+
+class WaveSpec(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One wave: so many devices, or as many as make this share of all, waves before included."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=40)]
+    devices: Annotated[int, Meta(ge=1)] | None = None
+    share: Annotated[float, Meta(gt=0, le=1)] | None = None
+
+
+DEFAULT_WAVES = (
+    WaveSpec(name="canary", devices=1),
+    WaveSpec(name="25 %", share=0.25),
+    WaveSpec(name="100 %", share=1.0),
+)
+
+
+class Options(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """How a rollout goes, as its operator said; stored with it."""
+
+    waves: Annotated[tuple[WaveSpec, ...], Meta(min_length=1, max_length=20)] = DEFAULT_WAVES
+    soak_seconds: Seconds = 600.0
+    """How long all devices of a wave must run before its gates are judged."""
+    probation_seconds: Seconds | None = None
+    """The device's own probation; None: the manifest's."""
+    offer_seconds: Seconds = 3600.0
+    """How long a device may take to accept."""
+    step_seconds: Seconds = 900.0
+    """How long a device may stay in any later step."""
+    evaluate_seconds: Seconds = 600.0
+    """How long gates may wait for enough data before the wave is inconclusive."""
+    max_failed_ratio: Ratio = 0.1
+    """Share of a wave's devices that may fail; rounded down, so one failure in a small canary
+    is too many."""
+    min_reached_ratio: Ratio = 0.5
+    """A wave that reaches fewer of its devices is inconclusive."""
+    on_failure: Literal["rollback", "pause"] = "rollback"
+    gates: Gates | None = None
+    """None: the manifest's."""
+
+
+class Specification(Options, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """What people send to create a rollout."""
+
+    model: Annotated[str, Meta(pattern=NAME_PATTERN)]
+    version: Annotated[str, Meta(pattern=VERSION_PATTERN)]
+    selector: str = "*"
+    start: bool = True
+
+    def options(self) -> Options:
+        """The part that is stored as options."""
+        names = Options.__struct_fields__
+        return Options(**{name: getattr(self, name) for name in names})
+
+
+def parse_specification(document: Any) -> Specification:
+    """Check what was sent, or raise `InvalidInputError` naming the field."""
+    try:
+        found = msgspec.convert(document, Specification)
+    except msgspec.ValidationError as error:
+        raise InvalidInputError(f"rollout: {error}", code="invalid-rollout") from error
+    for wave in found.waves:
+        if (wave.devices is None) == (wave.share is None):
+            raise InvalidInputError(
+                f"rollout: wave {wave.name!r}: expected either devices or share",
+                code="invalid-rollout",
+            )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class WaveView:
+    """A wave as stored."""
+
+    number: int
+    state: WaveState
+    released_ms: int | None = None
+    soaking_ms: int | None = None
+    evaluating_ms: int | None = None
+    promoted: bool = False
+    """Passed by hand: what failed in it was accepted."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionView:
+    """A device's newest attempt, with what the device runs now."""
+
+    device: str
+    wave: int
+    attempt: int
+    state: ExecutionState
+    updated_ms: int
+    previous_sequence: int | None = None
+    reported_success: bool = False
+    """The device said it succeeded; the digest it runs must agree before we believe it."""
+    active_sequence: int | None = None
+    digest_agrees: bool = False
+    sentence: str = ""
+    assigned_rollback: bool = False
+    """Its assignment already says to go back."""
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """A gate's verdict. inconclusive: too little data yet; not-judged: nothing to compare with."""
+
+    name: str
+    verdict: Verdict
+    sentence: str
+    value: float | None = None
+    limit: float | None = None
+    samples: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutView:
+    """Everything the planner needs to know of a rollout."""
+
+    rollout: str
+    model: str
+    version: str
+    release_sequence: int
+    state: RolloutState
+    options: Options
+    waves: tuple[WaveView, ...]
+    executions: tuple[ExecutionView, ...]
+    gates: tuple[GateResult, ...] = field(default=())
+    """Of the wave under way, computed when it is soaking or evaluated."""
+    previous_version: str | None = None
+
+
+# What the planner wants done
+
+
+@dataclass(frozen=True, slots=True)
+class SetRollout:
+    """Change the rollout's state."""
+
+    state: RolloutState
+    reason: str | None
+    """None keeps the reason there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetWave:
+    """Change a wave's state."""
+
+    number: int
+    state: WaveState
+    reason: str = ""
+    gates: tuple[GateResult, ...] | None = None
+    promoted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SetExecution:
+    """Change an execution's state."""
+
+    device: str
+    attempt: int
+    state: ExecutionState
+    code: str = ""
+    sentence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Assign the release to a device."""
+
+    device: str
+    wave: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Assign the release before to a device, or nothing where there was none."""
+
+    device: str
+    wave: int
+    attempt: int
+    previous_sequence: int | None
+
+
+Action = SetRollout | SetWave | SetExecution | Offer | TakeBack

@@ -1,0 +1,144 @@
+"""What every part of the controller is handed: the database, the settings, the clock, the keys."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import hmac
+import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sqlalchemy import Connection, Engine, select
+
+from controller import schema
+from controller.artifacts import Artifacts
+from controller.broker import Broker
+from controller.config import Settings
+from controller.state_files import write_private
+from shoal.errors import InvalidInputError
+from shoal.signing import FileSigner, KeyVerifier, PublicKey
+
+RELEASE_KEYS = "release-keys"
+
+
+class Announcer(Protocol):
+    """Tells subscribers what changed."""
+
+    @property
+    def full(self) -> bool: ...
+    def subscribe(self) -> AsyncIterator[str]: ...
+
+
+class Bell:
+    """Wakes a task of the event loop, from any thread."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def ring(self) -> None:
+        """Wake whoever waits, now or next."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    async def wait(self, seconds: float) -> None:
+        """Return when it rings, at the latest after `seconds`."""
+        self._loop = asyncio.get_running_loop()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._event.wait(), seconds)
+        self._event.clear()
+
+
+@dataclass(slots=True)
+class Services:
+    """Built once, in `app.build_services`."""
+
+    settings: Settings
+    engine: Engine
+    director: FileSigner
+    broker_secret: bytes
+    artifacts: Artifacts
+    broker: Broker | None = None
+    web_port: int = 0
+    """The port really listened on."""
+    desired_changed: Bell = field(default_factory=Bell)
+    """An assignment may have changed."""
+    rollouts_changed: Bell = field(default_factory=Bell)
+    """A rollout was created or commanded."""
+    announcer: Announcer | None = None
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """The service is to end: streams close."""
+    parts: dict[str, bool] = field(default_factory=dict)
+    """Whether each part that runs beside the web server is up."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970 UTC."""
+        return time.time_ns() // 1_000_000
+
+    def release_verifier(self, connection: Connection) -> KeyVerifier:
+        """Believes packages that enough trusted release keys signed."""
+        return KeyVerifier(release_keys(connection), self.settings.release_threshold)
+
+    def device_password(self, device: str, enrolled_ms: int) -> str:
+        """A device's password at the broker; derived, so it is stored nowhere."""
+        return derive(self.broker_secret, f"device|{device}|{enrolled_ms}")
+
+    def account_password(self, account: str) -> str:
+        """Password of one of the controller's own accounts."""
+        return derive(self.broker_secret, f"controller|{account}")
+
+    def broker_host(self) -> str:
+        """How devices reach the broker."""
+        return self.settings.broker.public_host or self.settings.broker.host
+
+    def broker_port(self) -> int:
+        """The port really listened on."""
+        return self.broker.port if self.broker is not None else self.settings.broker.port
+
+    @property
+    def offline_after_ms(self) -> int:
+        """Silence after which a device counts as offline."""
+        return int(self.settings.offline_after_seconds * 1000)
+
+    def public_url(self) -> str:
+        """How devices reach us."""
+        web = self.settings.web
+        if web.public_url:
+            return web.public_url.rstrip("/")
+        host = "127.0.0.1" if web.host == "0.0.0.0" else web.host  # noqa: S104 - compared only
+        return f"http://{host}:{self.web_port or web.port}{web.root_path}"
+
+
+def derive(secret: bytes, label: str) -> str:
+    """A password of 43 characters for a label."""
+    digest = hmac.new(secret, label.encode(), hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+
+def load_secret(settings: Settings) -> bytes:
+    """Read the broker secret; it is made by `init`."""
+    try:
+        secret = base64.b64decode(settings.broker_secret.read_bytes(), validate=True)
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"{settings.broker_secret}: {error}") from error
+    if len(secret) < 32:
+        raise InvalidInputError(f"{settings.broker_secret}: too short")
+    return secret
+
+
+def make_secret(settings: Settings) -> None:
+    """Make the broker secret where there is none."""
+    if not settings.broker_secret.exists():
+        settings.broker_secret.parent.mkdir(parents=True, exist_ok=True)
+        write_private(settings.broker_secret, base64.b64encode(os.urandom(32)))
+
+
+def release_keys(connection: Connection) -> list[PublicKey]:
+    """Public keys whose signature makes a package a release."""
+    query = select(schema.settings.c.value).where(schema.settings.c.key == RELEASE_KEYS)
+    return [base64.b64decode(text) for text in connection.scalar(query) or []]

@@ -1,0 +1,120 @@
+"""Making a controller's state: database, keys, tokens. Safe to repeat; nothing is replaced."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Connection, select
+
+from controller import audit
+from controller.auth import TOKENS, token_hash
+from controller.broker import mosquitto
+from controller.config import Settings
+from controller.database import create_tables, open_engine, writing
+from controller.enrolment import accounts
+from controller.ingest.write import upsert
+from controller.schema import settings as table
+from controller.services import RELEASE_KEYS, make_secret, release_keys
+from controller.state_files import write_private
+from shoal.errors import InvalidInputError
+from shoal.signing import FileSigner, KeyVerifier
+
+
+def initialise(settings: Settings) -> list[str]:
+    """Make what is missing; return what was made."""
+    made = []
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings.files_dir.mkdir(exist_ok=True)
+    if not settings.director_key.exists():
+        made.append("director key")
+    FileSigner.load_or_create(settings.director_key)
+    if not settings.broker_secret.exists():
+        made.append("broker secret")
+    make_secret(settings)
+    engine = open_engine(settings.database_url)
+    create_tables(engine)
+    engine.dispose()
+    if not settings.token_file.exists():
+        token = secrets.token_urlsafe(32)
+        add_api_token(settings, "operator", token)
+        write_private(settings.token_file, token.encode() + b"\n")
+        made.append("operator's token")
+    return made
+
+
+def add_api_token(settings: Settings, name: str, token: str) -> None:
+    """Let `token` act as an operator called `name`."""
+
+    def change(connection: Connection) -> None:
+        stored = dict(_read(connection, TOKENS) or {})
+        stored[token_hash(token)] = name
+        upsert(connection, table, {"key": TOKENS}, {"value": stored})
+        audit.record(connection, _now_ms(), "shoal-controller", "api-token.create", name)
+
+    _write(settings, change)
+
+
+def trust_release_key(settings: Settings, key: bytes) -> bool:
+    """Believe packages that `key` signed; whether that is new."""
+    if len(key) != 32:
+        raise InvalidInputError(f"release key: {len(key)} bytes, expected an Ed25519 key of 32")
+    try:
+        KeyVerifier([key])
+    except ValueError as error:
+        raise InvalidInputError(f"release key: {error}") from error
+    text = base64.b64encode(key).decode()
+    changed = False
+
+    def change(connection: Connection) -> None:
+        nonlocal changed
+        if key in release_keys(connection):
+            return
+        keys = [base64.b64encode(one).decode() for one in release_keys(connection)]
+        upsert(connection, table, {"key": RELEASE_KEYS}, {"value": [*keys, text]})
+        audit.record(connection, _now_ms(), "shoal-controller", "release-key.trust", text)
+        changed = True
+
+    _write(settings, change)
+    return changed
+
+
+def write_broker_files(settings: Settings, folder: Path, conf: str) -> list[Path]:
+    """Write configuration, permissions and passwords for a mosquitto of the site's own."""
+    from controller.app import build_services
+
+    services = build_services(settings)
+    devices, controllers = accounts(services)
+    services.engine.dispose()
+    texts = {
+        "mosquitto.conf": conf,
+        mosquitto.ACL: mosquitto.acl(controllers),
+        mosquitto.PASSWORDS: mosquitto.passwords([*controllers.items(), *devices.items()]),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        write_private(folder / name, text.encode())
+    return [folder / name for name in texts]
+
+
+def _write(settings: Settings, change: Callable[[Connection], None]) -> None:
+    engine = open_engine(settings.database_url)
+    create_tables(engine)
+    try:
+        with writing(engine) as connection:
+            change(connection)
+    finally:
+        engine.dispose()
+
+
+def _read(connection: Connection, key: str) -> dict[str, str] | None:
+    query = select(table.c.value).where(table.c.key == key)
+    found: dict[str, str] | None = connection.scalar(query)
+    return found
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
