@@ -68,7 +68,7 @@ def _verdict(story: Story, console: Console) -> int:
 
 def _stay(fleet: LocalFleet, console: Console) -> None:
     console.print(f"Dashboard: {fleet.url}  (Ctrl-C ends everything)", style="bold")
-    console.print(f"  export SHOAL_URL={fleet.url} SHOAL_TOKEN_FILE={fleet.token_file}")
+    console.print(f"  export SHOAL_URL={fleet.url} SHOAL_TOKEN_FILE={fleet.controller.token_file}")
     while True:
         fleet.check_running()
         time.sleep(1.0)

@@ -27,7 +27,7 @@ from shoal.modeling.autoencoder import Autoencoder, train_autoencoder
 from shoal.modeling.build import autoencoder_draft, build_package, digest_rows
 from shoal.modeling.evaluate import Quality, quality, z_scores
 from shoal.package import Package
-from shoal.protocol.manifest import Feature, Lineage, ModelCard, Probation
+from shoal.protocol.manifest import Feature, Gates, Lineage, ModelCard, Probation
 from shoal.signing import Signer
 
 Floats = NDArray[np.float32]
@@ -190,7 +190,9 @@ def _release(
         card=_card(model, rows, held_out, summary),
     )
     probation = Probation(seconds=10, min_rows=100, max_latency_ratio=20)
-    return build_package(replace(draft, created=_CREATED, probation=probation), *signers)
+    gates = Gates(max_latency_ratio=20)  # a row takes microseconds, so only orders count
+    changed = replace(draft, created=_CREATED, probation=probation, gates=gates)
+    return build_package(changed, *signers)
 
 
 def _card(model: Autoencoder, training: Floats, held_out: Floats | None, summary: str) -> ModelCard:
