@@ -7,6 +7,7 @@ sentence with the number found, the limit and the sample size.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -50,6 +51,31 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Before:
+    """How the release before did on this device, over its last windows.
+
+    A broken sensor or a slow machine is no fault of the candidate: it is judged by the rise.
+    """
+
+    latency_p95_us: float = 0.0
+    """0 where no release ran before."""
+    out_of_range_ratio: float = 0.0
+
+
+def summarise_before(reports: Iterable[WindowReport]) -> Before:
+    """The last windows of the release before as one."""
+    evidence = Evidence()
+    for report in reports:
+        evidence = evidence.with_report(report)
+    if not evidence.answered:
+        return Before()
+    return Before(
+        latency_quantile(list(evidence.latency_counts), 0.95),
+        evidence.out_of_range / evidence.answered,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Judgement:
     """A verdict with its code, its sentence, and the numbers behind it."""
 
@@ -64,12 +90,9 @@ def judge(
     limits: Probation,
     elapsed_seconds: float,
     seconds: float,
-    latency_before_us: float,
+    before: Before,
 ) -> Judgement:
-    """Judge a candidate `elapsed_seconds` into a probation of `seconds`.
-
-    `latency_before_us` is the p95 of the release before on this device; 0 if there was none.
-    """
+    """Judge a candidate `elapsed_seconds` into a probation of `seconds`."""
     settled = evidence.answered + evidence.failed
     if evidence.crashes > limits.max_crashes:
         return _bad(
@@ -78,7 +101,9 @@ def judge(
             crashes=evidence.crashes,
         )
     if settled >= limits.min_rows:
-        found = _rates(evidence, limits, settled) or _latency(evidence, limits, latency_before_us)
+        found = _rates(evidence, limits, settled, before.out_of_range_ratio) or _latency(
+            evidence, limits, before.latency_p95_us
+        )
         if found is not None:
             return found
         if elapsed_seconds >= seconds:
@@ -86,7 +111,9 @@ def judge(
     return Judgement(Verdict.CONTINUE, numbers=(("rows", settled),))
 
 
-def _rates(evidence: Evidence, limits: Probation, settled: int) -> Judgement | None:
+def _rates(
+    evidence: Evidence, limits: Probation, settled: int, outside_before: float
+) -> Judgement | None:
     failed = evidence.failed / max(settled, 1)
     if failed > limits.max_failed_ratio:
         return _bad(
@@ -97,12 +124,14 @@ def _rates(evidence: Evidence, limits: Probation, settled: int) -> Judgement | N
             rows=settled,
         )
     outside = evidence.out_of_range / max(evidence.answered, 1)
-    if outside > limits.max_out_of_range_ratio:
+    if outside - outside_before > limits.max_out_of_range_ratio:
         return _bad(
             "output-out-of-range",
             f"{evidence.out_of_range} of {evidence.answered} answers outside their range "
-            f"({outside:.1%}), at most {limits.max_out_of_range_ratio:.1%} allowed",
+            f"({outside:.1%}, {outside_before:.1%} before), "
+            f"a rise of at most {limits.max_out_of_range_ratio:.1%} allowed",
             out_of_range_ratio=outside,
+            out_of_range_before=outside_before,
             rows=evidence.answered,
         )
     return None

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from agent import slots as rules
-from agent.judge import Evidence, Judgement, Verdict, judge
+from agent.judge import Evidence, Judgement, Verdict, judge, summarise_before
 from agent.pipeline import WorkerPipeline
 from agent.ports import LoadRefusedError, StagedRelease, WindowReport, WorkerIncident
 from agent.reporter import Reporter, pss_bytes
@@ -25,14 +26,14 @@ from agent.updater.client import UpdaterError, ask_updater
 from agent.updater.wire import FetchRequest, Staged
 from agent.workers.pool import ForkserverPool, Worker
 from shoal.errors import ShoalError
-from shoal.latency import latency_quantile
 from shoal.protocol.desired import Assignment
 from shoal.protocol.manifest import decode_manifest
 from shoal.protocol.messages import ModelState
 
 log = logging.getLogger("agent.slots")
 
-RETRY_SECONDS = 30.0
+BEFORE_WINDOWS = 20
+"""Last windows of the active release, with which a candidate is compared."""
 
 
 class ModelManager:
@@ -64,7 +65,7 @@ class ModelManager:
         self._warm: Worker | None = None
         self._evidence = Evidence()
         self._probation_since = 0.0
-        self._latency_before_us = 0.0
+        self._recent: deque[WindowReport] = deque(maxlen=BEFORE_WINDOWS)
         self.slots = Slots(model)
         self.trouble = ""
 
@@ -263,7 +264,7 @@ class ModelManager:
             limits,
             elapsed,
             self._probation_seconds(worker),
-            self._latency_before_us,
+            summarise_before(self._recent),
         )
         if found.verdict is Verdict.ROLL_BACK:
             await self._roll_back(found.code, found.sentence, Happening.UNHEALTHY, found.numbers)
@@ -328,7 +329,9 @@ class ModelManager:
         """Pass a closed window on, and learn from it."""
         manifest = report.release.manifest
         running = self.slots.running
-        is_running = running and running.manifest_sha256 == report.release.manifest_sha256
+        is_running = (
+            running is not None and running.manifest_sha256 == report.release.manifest_sha256
+        )
         trial = bool(self.in_probation and is_running)
         baseline = manifest.file(manifest.baseline).sha256 if manifest.baseline else ""
         pid = self._running.pid if self._running and is_running else 0
@@ -341,7 +344,10 @@ class ModelManager:
         if trial:
             self._evidence = self._evidence.with_report(report)
         elif is_running and report.ok:
-            self._latency_before_us = latency_quantile(report.latency_counts, 0.95)
+            past = self._recent[-1].release if self._recent else report.release
+            if past.manifest_sha256 != report.release.manifest_sha256:
+                self._recent.clear()  # another release's past is no measure
+            self._recent.append(report)
             if self.trouble and not report.failed:
                 self._set_trouble("")
 

@@ -72,5 +72,5 @@ class Engine:
             return view
         if wave.state not in (WaveState.SOAKING, WaveState.EVALUATING):
             return view
-        gates = judge_wave(connection, self._services.artifacts, rollout, wave.number)
+        gates = judge_wave(connection, rollout, wave.number)
         return replace(view, gates=gates)

@@ -1,14 +1,18 @@
 """Gates: may a wave pass? Pure functions from what devices reported to verdicts.
 
 The statistical unit is the device: rows of one device are not independent, so each device gives
-one number, and medians or the worst of them are judged. A wave's devices are compared with the
-control, devices of later waves that still run the release before, at the same time.
+one number, and medians or the worst of them are judged.
+
+Predictions are judged by a difference of differences: how far a device's answers moved from the
+release before to this one, less how far the control's moved over the same time. The control are
+devices of later waves, which still run the release before; weather and season move both alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 
 from controller.rollouts.values import GateResult, Verdict
@@ -30,9 +34,13 @@ class Evidence:
     answered: int = 0
     failed: int = 0
     out_of_range: int = 0
+    answers: int = 0
+    """Answers whose range was counted: one a window of rows, not one a row."""
     latency_counts: tuple[int, ...] = ()
-    shift: float | None = None
-    """Largest noise-corrected PSI of an output against the release's own baseline."""
+    labels: Mapping[str, int] = field(default_factory=dict)
+    outputs: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Histogram of each output, in the bins of `baseline`."""
+    baseline: str = ""
 
     @property
     def rows(self) -> int:
@@ -45,9 +53,9 @@ class Compared:
     """All evidence about a wave."""
 
     wave: Sequence[Evidence]
-    before: dict[str, Evidence]
-    """The same devices with the release before, by name."""
     control: Sequence[Evidence]
+    before: Mapping[str, Evidence]
+    """Devices of the wave and of the control before the wave was released, by name."""
     has_control: bool
     """Whether any device is left for a later wave."""
 
@@ -61,16 +69,36 @@ def evaluate(limits: Gates, max_out_of_range: float, found: Compared) -> tuple[G
     return (
         data,
         _failed_ratio(limits, enough),
-        _out_of_range(max_out_of_range, enough),
+        _out_of_range(max_out_of_range, found, enough),
         _latency(limits, found, enough),
         _shift(limits, found, enough),
     )
 
 
-def output_shift(expected: Sequence[Sequence[int]], found: Sequence[Sequence[int]]) -> float | None:
-    """The largest PSI of any output; histograms field by field, in the same order."""
-    values = [psi(e, f) for e, f in zip(expected, found, strict=False)]
+def change(before: Evidence, now: Evidence) -> float | None:
+    """How far a device's answers moved, as noise-corrected PSI; None where nothing compares.
+
+    Labels compare across releases. Outputs do where both releases count them in the same bins.
+    """
+    if before.labels and now.labels:
+        return _label_change(before.labels, now.labels)
+    if not before.baseline or before.baseline != now.baseline:
+        return None
+    shared = before.outputs.keys() & now.outputs.keys()
+    values = [psi(before.outputs[name], now.outputs[name]) for name in shared]
     return max((value for value in values if value is not None), default=None)
+
+
+def _label_change(before: Mapping[str, int], now: Mapping[str, int]) -> float:
+    """PSI of label shares with half a count added to each, so that a rare label weighs little."""
+    names = sorted(before.keys() | now.keys())
+    n, m = sum(before.values()), sum(now.values())
+    total = 0.0
+    for name in names:
+        p = (before.get(name, 0) + 0.5) / (n + 0.5 * len(names))
+        q = (now.get(name, 0) + 0.5) / (m + 0.5 * len(names))
+        total += (q - p) * math.log(q / p)
+    return max(total - (len(names) - 1) * (1 / n + 1 / m), 0.0)
 
 
 def _data(limits: Gates, found: Compared, enough: Sequence[Evidence]) -> GateResult:
@@ -89,14 +117,25 @@ def _failed_ratio(limits: Gates, enough: Sequence[Evidence]) -> GateResult:
     return GateResult("failed rows", _verdict(value <= limit), sentence, value, limit, len(enough))
 
 
-def _out_of_range(limit: float, enough: Sequence[Evidence]) -> GateResult:
-    worst = max(enough, key=lambda one: one.out_of_range / max(one.answered, 1))
-    value = worst.out_of_range / max(worst.answered, 1)
+def _out_of_range(limit: float, found: Compared, enough: Sequence[Evidence]) -> GateResult:
+    """A broken sensor puts answers out of range under any release: judge the rise on each device.
+
+    The median of devices decides; a single one's rise is for its own probation to judge.
+    """
+    rises = [_outside(one) - _outside(found.before.get(one.device)) for one in enough]
+    value = median(rises)
     sentence = (
-        f"answers out of range: {value:.1%} at worst ({worst.device}), at most {limit:.1%} allowed"
+        f"answers out of range: {value:+.1%} since the release before (median of "
+        f"{len(rises)} devices), at most {limit:+.1%} allowed"
     )
-    verdict = _verdict(value <= limit)
-    return GateResult("answers out of range", verdict, sentence, value, limit, len(enough))
+    return GateResult(
+        "answers out of range", _verdict(value <= limit), sentence, value, limit, len(rises)
+    )
+
+
+def _outside(one: Evidence | None) -> float:
+    """Share of answers out of range; 0 where there were none."""
+    return one.out_of_range / one.answers if one is not None and one.answers else 0.0
 
 
 def _latency(limits: Gates, found: Compared, enough: Sequence[Evidence]) -> GateResult:
@@ -122,25 +161,31 @@ def _latency(limits: Gates, found: Compared, enough: Sequence[Evidence]) -> Gate
 
 def _shift(limits: Gates, found: Compared, enough: Sequence[Evidence]) -> GateResult:
     name, limit = "prediction shift", limits.max_prediction_shift
-    own = [one.shift for one in enough if one.shift is not None]
+    own = _changes(enough, found.before)
     if not own:
-        return GateResult(name, "not-judged", "prediction shift: no distributions reported")
+        return GateResult(
+            name, "not-judged", "prediction shift: no answers before that these compare with"
+        )
     if not found.has_control:
         return GateResult(
             name, "not-judged", "prediction shift: no device is left to be the control"
         )
-    control = [
-        one.shift for one in found.control if one.shift is not None and one.rows >= limits.min_rows
-    ]
+    ready = [one for one in found.control if one.rows >= limits.min_rows]
+    control = _changes(ready, found.before)
     if not control:
         return GateResult(name, "inconclusive", "prediction shift: the control reports too little")
     value = median(own) - median(control)
     sentence = (
-        f"predictions are {median(own):.2f} from their baseline, the control's "
-        f"{median(control):.2f}: {value:+.2f}, at most {limit:+.2f} allowed"
+        f"answers moved by {median(own):.2f}, the control's by {median(control):.2f} "
+        f"(PSI, medians of {len(own)} and {len(control)} devices): {value:+.2f}, "
+        f"at most {limit:+.2f} allowed"
     )
-    verdict = _verdict(value <= limit)
-    return GateResult(name, verdict, sentence, value, limit, len(own))
+    return GateResult(name, _verdict(value <= limit), sentence, value, limit, len(own))
+
+
+def _changes(devices: Sequence[Evidence], before: Mapping[str, Evidence]) -> list[float]:
+    found = [change(before[one.device], one) for one in devices if one.device in before]
+    return [value for value in found if value is not None]
 
 
 def _verdict(holds: bool) -> Verdict:

@@ -189,7 +189,11 @@ def _release(
         ),
         card=_card(model, rows, held_out, summary),
     )
-    probation = Probation(seconds=10, min_rows=100, max_latency_ratio=20)
+    # A better model sees a broken sensor more clearly: up to half of its answers may leave the
+    # range that training knew, more is a broken model.
+    probation = Probation(
+        seconds=10, min_rows=100, max_latency_ratio=20, max_out_of_range_ratio=0.5
+    )
     gates = Gates(max_latency_ratio=20)  # a row takes microseconds, so only orders count
     changed = replace(draft, created=_CREATED, probation=probation, gates=gates)
     return build_package(changed, *signers)

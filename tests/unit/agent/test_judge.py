@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.judge import Evidence, Verdict, judge
+from agent.judge import Before, Evidence, Verdict, judge, summarise_before
 from agent.ports import WindowReport
 from shoal.protocol.manifest import Probation
 from shoal.protocol.messages import LATENCY_EDGES_US
@@ -28,8 +28,9 @@ def _histogram(rows, edge):
     return tuple(rows if i == edge else 0 for i in range(BINS))
 
 
-def _judge(evidence, limits=LIMITS, elapsed=100.0, before_us=0.0):
-    return judge(evidence, limits, elapsed, limits.seconds, before_us)
+def _judge(evidence, limits=LIMITS, elapsed=100.0, before_us=0.0, outside_before=0.0):
+    before = Before(before_us, outside_before)
+    return judge(evidence, limits, elapsed, limits.seconds, before)
 
 
 def _report(**changes: Any) -> WindowReport:
@@ -75,12 +76,33 @@ def test_failed_rows_above_the_ratio_roll_back_at_once(failed, verdict, elapsed)
         assert dict(found.numbers) == {"failed_ratio": 0.03, "rows": 100}
 
 
+def test_a_device_whose_sensor_was_broken_before_is_judged_by_the_rise():
+    broken = Evidence(answered=100, out_of_range=45)
+    assert _judge(broken, outside_before=0.3).verdict is Verdict.COMMIT
+    found = _judge(broken, outside_before=0.2)
+    assert found.code == "output-out-of-range"
+    assert "(45.0%, 20.0% before)" in found.sentence
+
+
+def test_the_release_before_is_summed_over_its_last_windows():
+    reports = [
+        _report(ok=30, out_of_range=3, latency_counts=list(_histogram(30, 4))),
+        _report(ok=10, out_of_range=5, latency_counts=list(_histogram(10, 4))),
+    ]
+    before = summarise_before(reports)
+    assert before.out_of_range_ratio == 8 / 40
+    assert before.latency_p95_us > 0
+    assert summarise_before([]) == Before()
+
+
 @pytest.mark.parametrize(("outside", "code"), [(20, ""), (21, "output-out-of-range")])
 def test_answers_outside_their_range_above_the_ratio_roll_back(outside, code):
     found = _judge(Evidence(answered=100, out_of_range=outside))
     assert found.code == code
     assert (found.verdict is Verdict.ROLL_BACK) is bool(code)
-    assert not code or "21 of 100 answers outside their range (21.0%)" in found.sentence
+    assert (
+        not code or "21 of 100 answers outside their range (21.0%, 0.0% before)" in found.sentence
+    )
 
 
 def test_when_every_row_failed_nothing_is_divided_by_zero():
