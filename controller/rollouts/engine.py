@@ -20,6 +20,7 @@ from controller.rollouts.store import (
     carry_out,
     has_reports,
     read_view,
+    trailing_rollouts,
 )
 from controller.rollouts.values import RolloutView
 from controller.services import Services
@@ -45,10 +46,14 @@ class Engine:
             with writing(engine) as connection:
                 apply_reports(connection, self._services.now_ms())
         with reading(engine) as connection:
-            names = active_rollouts(connection)
-        for name in names:
-            self._advance(name)
-        return bool(names)
+            active = active_rollouts(connection)
+            trailing = trailing_rollouts(connection)
+        for name in [*active, *trailing]:
+            try:
+                self._advance(name)
+            except Exception as error:  # one rollout's trouble must not hold the others
+                log.exception("event=failed rollout=%s error=%r", name, str(error))
+        return bool(active)
 
     def _advance(self, rollout: str) -> None:
         """Plan and record until nothing is left to do; no transaction where nothing is."""
@@ -68,7 +73,7 @@ class Engine:
     def _view(self, connection: Connection, rollout: str) -> RolloutView:
         view = read_view(connection, rollout)
         wave = current_wave(view)
-        if wave is None or view.state is not RolloutState.RUNNING:
+        if wave is None or view.state not in (RolloutState.RUNNING, RolloutState.PAUSED):
             return view
         if wave.state not in (WaveState.SOAKING, WaveState.EVALUATING):
             return view

@@ -40,20 +40,18 @@ def plan(view: RolloutView, now_ms: int) -> list[Action]:
     if actions or view.state not in (R.RUNNING, R.PAUSED):
         return actions
     wave = current_wave(view)
-    if wave is None:
-        return _finish(view)
     failure = _find_failure(view, wave)
-    if failure is not None and wave.state is not W.FAILED:
-        return _fail(view, wave, failure)
+    if failure is not None:
+        return _fail(view, wave, *failure)
     if view.state is R.PAUSED:
         return []
-    return _advance(view, wave, now_ms)
+    return _finish(view) if wave is None else _advance(view, wave, now_ms)
 
 
 def _finish(view: RolloutView) -> list[Action]:
     """All waves have passed; devices that were given up may still come later."""
-    if view.state is not R.RUNNING:
-        return []
+    if not all(one.state in ENDED for one in view.executions):
+        return []  # a promoted wave's devices may still be under way
     lost = [one for one in view.executions if one.state is E.TIMED_OUT]
     reason = f"{len(lost)} devices not reached: {_words(lost)}" if lost else ""
     return [SetRollout(R.SUCCEEDED, reason)]
@@ -68,9 +66,9 @@ def abort(view: RolloutView, reason: str) -> list[Action]:
     """Stop: what was not begun is taken back, what is under way ends by itself."""
     actions: list[Action] = []
     for one in view.executions:
-        if one.state in (E.QUEUED, E.OFFERED):
+        if one.state in (E.QUEUED, E.OFFERED, E.TIMED_OUT):
             actions.append(_cancelled(one, "the rollout was aborted"))
-            if one.state is E.OFFERED:
+            if one.state is not E.QUEUED or one.attempt > 1:
                 actions.append(_take_back(one))
     return [*actions, SetRollout(R.ABORTED, reason)]
 
@@ -79,32 +77,42 @@ def roll_back(view: RolloutView, reason: str) -> list[Action]:
     """Start taking the release back from every device that was offered it."""
     actions: list[Action] = []
     for one in view.executions:
-        if one.state is E.QUEUED:
+        if one.state is E.CANCELLED:  # never offered, or taken back already
+            continue
+        if one.state is E.QUEUED and one.attempt == 1:
             actions.append(_cancelled(one, "its wave never came"))
         elif one.assigned_rollback:
-            if one.state is E.FAILED:  # a rollback that failed is waited for again
+            if one.state in (E.FAILED, E.REJECTED):  # one that failed is waited for again
                 actions.append(_rolling_back(one))
         else:
             actions.append(_take_back(one))
-            if one.state not in (E.ROLLED_BACK, E.CANCELLED):
+            if one.state is not E.ROLLED_BACK:
                 actions.append(_rolling_back(one))
     return [*actions, SetRollout(R.ROLLING_BACK, reason)]
 
 
 def promote(view: RolloutView) -> list[Action]:
-    """Pass the wave under way without its soak and gates."""
+    """Pass the wave under way without its soak and gates; what failed in it is accepted."""
     wave = current_wave(view)
     if wave is None or wave.state is W.PENDING:
         return []
     return [
+        *_offers(view, wave),
         SetWave(wave.number, W.PASSED, "promoted by hand", promoted=True),
         SetRollout(R.RUNNING, ""),
     ]
 
 
-def retry(view: RolloutView) -> list[ExecutionView]:
-    """The executions that another attempt is for."""
-    return [one for one in view.executions if one.state in BAD | {E.TIMED_OUT}]
+def retry(view: RolloutView) -> tuple[list[ExecutionView], list[Action]]:
+    """The executions that another attempt is for, and their waves released again."""
+    failed = [one for one in view.executions if one.state in BAD | {E.TIMED_OUT}]
+    numbers = {one.wave for one in failed}
+    again: list[Action] = [
+        SetWave(wave.number, W.RELEASING)
+        for wave in view.waves
+        if wave.number in numbers and wave.state is not W.RELEASING
+    ]
+    return failed, [*again, SetRollout(R.RUNNING, "")]
 
 
 # Executions
@@ -115,7 +123,8 @@ def _settle_executions(view: RolloutView, now_ms: int) -> list[Action]:
     actions: list[Action] = []
     for one in view.executions:
         waited = (now_ms - one.updated_ms) / 1000
-        if one.reported_success and one.state not in ENDED and one.digest_agrees:
+        open_ = one.state is E.TIMED_OUT or one.state not in ENDED | {E.QUEUED}
+        if one.reported_success and open_ and one.digest_agrees:
             actions.append(
                 SetExecution(one.device, one.attempt, E.SUCCEEDED, "succeeded", one.sentence)
             )
@@ -127,7 +136,7 @@ def _settle_executions(view: RolloutView, now_ms: int) -> list[Action]:
 
 
 def _patience(view: RolloutView) -> float:
-    return view.options.step_seconds + 2 * (view.options.probation_seconds or 0.0)
+    return view.options.step_seconds + 2 * view.probation_seconds
 
 
 def _timed_out(one: ExecutionView, waited: float, what: str) -> SetExecution:
@@ -150,19 +159,22 @@ def _take_back(one: ExecutionView) -> TakeBack:
 # Waves
 
 
-def _find_failure(view: RolloutView, wave: WaveView) -> str | None:
-    """Why the rollout cannot go on, whatever state the wave is in; None while it can."""
+def _find_failure(view: RolloutView, current: WaveView | None) -> tuple[WaveView, str] | None:
+    """The wave that cannot go on, and why, whatever state it is in; None while all can.
+
+    A wave that has passed fails too when its devices give the release up later.
+    """
     for one in view.waves:
-        if one.number <= wave.number and not one.promoted:
+        if one.state is not W.FAILED and not one.promoted:
             failure = _too_many_failed(view, one)
             if failure is not None:
-                return failure
-    if wave.state in (W.SOAKING, W.EVALUATING):
+                return one, failure
+    if current is not None and current.state in (W.SOAKING, W.EVALUATING):
         failed = [gate for gate in view.gates if gate.verdict == "fail"]
         if failed:
-            members = _members(view, wave)
+            members = _members(view, current)
             names = _names(one.device for one in members if one.state is E.SUCCEEDED)
-            return f"{names}: " + "; ".join(gate.sentence for gate in failed)
+            return current, f"{names}: " + "; ".join(gate.sentence for gate in failed)
     return None
 
 
@@ -175,8 +187,9 @@ def _too_many_failed(view: RolloutView, wave: WaveView) -> str | None:
     return f"{len(bad)} of {len(members)} devices failed, {allowed} allowed: {_words(bad)}"
 
 
-def _fail(view: RolloutView, wave: WaveView, reason: str) -> list[Action]:
-    failed = SetWave(wave.number, W.FAILED, reason, view.gates or None)
+def _fail(view: RolloutView, current: WaveView | None, wave: WaveView, reason: str) -> list[Action]:
+    gates = view.gates if wave == current and view.gates else None
+    failed = SetWave(wave.number, W.FAILED, reason, gates)
     if view.options.on_failure == "pause":
         if view.state is R.PAUSED:
             return [failed]
@@ -197,8 +210,9 @@ def _advance(view: RolloutView, wave: WaveView, now_ms: int) -> list[Action]:
             return [SetWave(wave.number, W.EVALUATING)]
         case W.EVALUATING:
             return _evaluate(view, wave, now_ms)
-        case _:  # a failed or inconclusive wave waits for a person
-            return []
+        case _:  # it waits for a person; one before it was promoted
+            reason = f"wave {wave.number} is {wave.state}: promote, retry or roll back"
+            return [SetRollout(R.PAUSED, reason)]
 
 
 def _release(view: RolloutView, wave: WaveView) -> list[Action]:
@@ -230,12 +244,12 @@ def _when_ended(view: RolloutView, wave: WaveView) -> list[Action]:
 
 def _evaluate(view: RolloutView, wave: WaveView, now_ms: int) -> list[Action]:
     open_gates = [gate for gate in view.gates if gate.verdict == "inconclusive"]
-    if not open_gates:
+    if view.gates and not open_gates:
         return [SetWave(wave.number, W.PASSED, gates=view.gates)]
     waited = now_ms - (wave.evaluating_ms or now_ms)
     if waited < view.options.evaluate_seconds * 1000:
         return []
-    reason = "; ".join(gate.sentence for gate in open_gates)
+    reason = "; ".join(gate.sentence for gate in open_gates) or "no gate was judged"
     return _hold(wave, reason, view)
 
 

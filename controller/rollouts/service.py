@@ -18,6 +18,7 @@ from controller.rollouts.selector import matches, parse_selector
 from controller.rollouts.states import (
     ACTIVE_ROLLOUT,
     BAD,
+    FINAL_ROLLOUT,
     VERBS,
     ExecutionState,
     RolloutState,
@@ -122,6 +123,8 @@ def command(services: Services, rollout: str, verb: str, actor: str) -> Document
             )
         if verb in ("start", "rollback"):
             _check_free(connection, view.model, but=rollout)
+        if verb == "rollback":
+            _check_newest(connection, rollout)
         actions = _actions(connection, view, verb, actor, now_ms)
         store.carry_out(connection, view, actions, now_ms)
         audit.record(connection, now_ms, actor, f"rollout.{verb}", f"rollout {rollout}")
@@ -149,10 +152,11 @@ def _actions(
 
 
 def _resume(view: RolloutView) -> list[Action]:
+    for one in view.waves:
+        if one.state is WaveState.FAILED:
+            return _refuse(view, f"wave {one.number} failed: promote, retry or roll back")
     wave = planner.current_wave(view)
     actions: list[Action] = [SetRollout(RolloutState.RUNNING, "")]
-    if wave is not None and wave.state is WaveState.FAILED:
-        return _refuse(view, f"wave {wave.number} failed: promote, retry or roll back")
     if wave is not None and wave.state is WaveState.INCONCLUSIVE:
         again = WaveState.EVALUATING if wave.evaluating_ms else WaveState.RELEASING
         actions.append(SetWave(wave.number, again))
@@ -160,12 +164,11 @@ def _resume(view: RolloutView) -> list[Action]:
 
 
 def _retry(connection: Connection, view: RolloutView, now_ms: int) -> list[Action]:
-    failed = planner.retry(view)
-    wave = planner.current_wave(view)
-    if not failed or wave is None:
+    failed, actions = planner.retry(view)
+    if not failed:
         return _refuse(view, "no device has failed")
     store.add_attempts(connection, view, failed, now_ms)
-    return [SetWave(wave.number, WaveState.RELEASING), SetRollout(RolloutState.RUNNING, "")]
+    return actions
 
 
 def _refuse(view: RolloutView, why: str) -> list[Action]:
@@ -241,6 +244,24 @@ def _check_free(connection: Connection, model: str, but: str = "") -> None:
         raise ConflictError(
             f"model {model}: rollout {other} is under way; one rollout of a model at a time",
             code="rollout-active",
+        )
+
+
+def _check_newest(connection: Connection, rollout: str) -> None:
+    """Rolling an old rollout back would undo what a newer one of the model has done since."""
+    c = rollouts.c
+    own = connection.execute(select(c.model, c.started_ms).where(c.rollout == rollout)).one()
+    query = select(c.rollout).where(
+        c.model == own.model,
+        c.rollout != rollout,
+        c.started_ms > (own.started_ms or 0),
+        c.state.in_(FINAL_ROLLOUT - {RolloutState.ROLLED_BACK}),
+    )
+    newer = connection.scalar(query.order_by(desc(c.started_ms)))
+    if newer is not None:
+        raise ConflictError(
+            f"rollout {rollout}: {newer} has moved {own.model} since; roll that one back first",
+            code="not-the-newest",
         )
 
 

@@ -6,11 +6,14 @@ wave:      pending → releasing → soaking → evaluating → passed | failed 
 execution: queued → offered → accepted → downloading → staged → verifying → activating
            → soaking → succeeded | failed | rejected | timed_out | cancelled
            → rolling_back → rolled_back
+
+`docs/rollouts.md` has the same tables with their reasons; a test holds both together.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from itertools import combinations
 
 
 class RolloutState(StrEnum):
@@ -58,20 +61,91 @@ class ExecutionState(StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
-R, E = RolloutState, ExecutionState
+R, W, E = RolloutState, WaveState, ExecutionState
 
 FINAL_ROLLOUT = frozenset({R.SUCCEEDED, R.ABORTED, R.ROLLED_BACK, R.ROLLBACK_FAILED})
 ACTIVE_ROLLOUT = frozenset({R.RUNNING, R.PAUSED, R.ROLLING_BACK})
 
-UNDER_WAY = frozenset({E.ACCEPTED, E.DOWNLOADING, E.STAGED, E.VERIFYING, E.ACTIVATING, E.SOAKING})
+_ORDER = (E.ACCEPTED, E.DOWNLOADING, E.STAGED, E.VERIFYING, E.ACTIVATING, E.SOAKING)
+UNDER_WAY = frozenset(_ORDER)
 """The device works on it."""
 ENDED = frozenset({E.SUCCEEDED, E.FAILED, E.REJECTED, E.TIMED_OUT, E.CANCELLED, E.ROLLED_BACK})
 BAD = frozenset({E.FAILED, E.REJECTED, E.ROLLED_BACK})
 """The release did not stay on the device, and the device says why."""
 
-_ORDER = (E.QUEUED, E.OFFERED, E.ACCEPTED, E.DOWNLOADING, E.STAGED, E.VERIFYING, E.ACTIVATING,
-          E.SOAKING)  # fmt: skip
-_RANK = {state: rank for rank, state in enumerate(_ORDER)}
+DEVICE, ENGINE, PERSON = "device", "engine", "person"
+_AUTO = frozenset({ENGINE})
+_BOTH = frozenset({ENGINE, PERSON})
+_SAID = frozenset({DEVICE})
+_ASKED = frozenset({PERSON})
+
+ROLLOUT_STEPS: dict[tuple[RolloutState, RolloutState], frozenset[str]] = {
+    (R.DRAFT, R.RUNNING): _ASKED,
+    (R.DRAFT, R.ABORTED): _ASKED,
+    (R.RUNNING, R.PAUSED): _BOTH,
+    (R.RUNNING, R.SUCCEEDED): _AUTO,
+    (R.RUNNING, R.ABORTED): _ASKED,
+    (R.RUNNING, R.ROLLING_BACK): _BOTH,
+    (R.PAUSED, R.RUNNING): _ASKED,
+    (R.PAUSED, R.ABORTED): _ASKED,
+    (R.PAUSED, R.ROLLING_BACK): _BOTH,
+    (R.SUCCEEDED, R.ROLLING_BACK): _ASKED,
+    (R.ABORTED, R.ROLLING_BACK): _ASKED,
+    (R.ROLLING_BACK, R.ROLLED_BACK): _AUTO,
+    (R.ROLLING_BACK, R.ROLLBACK_FAILED): _AUTO,
+    (R.ROLLBACK_FAILED, R.ROLLING_BACK): _ASKED,
+}
+"""(before, after) → who may cause it; what is not here never happens."""
+
+WAVE_STEPS: dict[tuple[WaveState, WaveState], frozenset[str]] = {
+    (W.PENDING, W.RELEASING): _AUTO,
+    (W.PENDING, W.PASSED): _AUTO,
+    (W.RELEASING, W.SOAKING): _AUTO,
+    (W.RELEASING, W.PASSED): _ASKED,
+    (W.RELEASING, W.FAILED): _AUTO,
+    (W.RELEASING, W.INCONCLUSIVE): _AUTO,
+    (W.SOAKING, W.EVALUATING): _AUTO,
+    (W.SOAKING, W.RELEASING): _ASKED,
+    (W.SOAKING, W.PASSED): _ASKED,
+    (W.SOAKING, W.FAILED): _AUTO,
+    (W.EVALUATING, W.RELEASING): _ASKED,
+    (W.EVALUATING, W.PASSED): _BOTH,
+    (W.EVALUATING, W.FAILED): _AUTO,
+    (W.EVALUATING, W.INCONCLUSIVE): _AUTO,
+    (W.INCONCLUSIVE, W.RELEASING): _ASKED,
+    (W.INCONCLUSIVE, W.EVALUATING): _ASKED,
+    (W.INCONCLUSIVE, W.PASSED): _ASKED,
+    (W.INCONCLUSIVE, W.FAILED): _AUTO,
+    (W.PASSED, W.FAILED): _AUTO,
+    (W.PASSED, W.RELEASING): _ASKED,
+    (W.FAILED, W.RELEASING): _ASKED,
+    (W.FAILED, W.PASSED): _ASKED,
+}
+
+_ENDS_SAID = (E.SUCCEEDED, E.FAILED, E.REJECTED, E.ROLLED_BACK)
+_TAKEN_BACK = (E.OFFERED, *_ORDER, E.SUCCEEDED, E.FAILED, E.REJECTED, E.TIMED_OUT)
+
+EXECUTION_STEPS: dict[tuple[ExecutionState, ExecutionState], frozenset[str]] = {
+    (E.QUEUED, E.OFFERED): _BOTH,
+    (E.QUEUED, E.CANCELLED): _BOTH,
+    (E.QUEUED, E.ROLLING_BACK): _BOTH,
+    (E.OFFERED, E.CANCELLED): _ASKED,
+    (E.TIMED_OUT, E.CANCELLED): _ASKED,
+    (E.SUCCEEDED, E.ROLLED_BACK): _SAID,
+    (E.ROLLING_BACK, E.ROLLED_BACK): _AUTO | _SAID,
+    (E.ROLLING_BACK, E.FAILED): _AUTO | _SAID,
+    (E.ROLLING_BACK, E.REJECTED): _SAID,
+    (E.ROLLING_BACK, E.CANCELLED): _AUTO,
+    **{(E.OFFERED, after): _SAID for after in _ORDER},
+    **dict.fromkeys(combinations(_ORDER, 2), _SAID),
+    **{(before, E.TIMED_OUT): _AUTO for before in (E.OFFERED, *_ORDER)},
+    **{
+        (before, after): _SAID
+        for before in (E.OFFERED, *_ORDER, E.TIMED_OUT)
+        for after in _ENDS_SAID
+    },
+    **{(before, E.ROLLING_BACK): _BOTH for before in _TAKEN_BACK},
+}
 
 VERBS: dict[str, frozenset[RolloutState]] = {
     "start": frozenset({R.DRAFT}),
@@ -88,15 +162,8 @@ VERBS: dict[str, frozenset[RolloutState]] = {
 def follows(before: ExecutionState, reported: ExecutionState) -> bool:
     """Whether a device's report takes its execution on.
 
-    Reports come at least once and may come late, so only steps forward count. Reality wins over
-    a timer: a device that was given up may still report how it ended.
+    Reports come at least once and may come late, so only steps forward count, and only those that
+    are the device's to make. Reality wins over a timer: a device that was given up may still
+    report how it ended, but not begin again, or it could hold a wave for ever.
     """
-    if before in (E.TIMED_OUT, E.CANCELLED):
-        return reported in ENDED or reported in UNDER_WAY
-    if before is E.SUCCEEDED:
-        return reported is E.ROLLED_BACK
-    if before in ENDED:
-        return False
-    if before is E.ROLLING_BACK:
-        return reported in BAD
-    return reported in ENDED or _RANK[reported] > _RANK[before]
+    return DEVICE in EXECUTION_STEPS.get((before, reported), ())

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
 
 from controller.director import mark_dirty
 from controller.errors import NotFoundError
@@ -18,6 +18,7 @@ from controller.ingest.write import upsert
 from controller.rollouts.states import (
     ACTIVE_ROLLOUT,
     FINAL_ROLLOUT,
+    UNDER_WAY,
     ExecutionState,
     RolloutState,
     WaveState,
@@ -45,6 +46,7 @@ from controller.schema import (
     settings,
     waves,
 )
+from shoal.protocol.manifest import Probation
 
 WATERMARK = "rollout-events"
 EVENTS_A_TICK = 2000
@@ -57,16 +59,33 @@ def active_rollouts(connection: Connection) -> list[str]:
     return list(connection.scalars(query.order_by(rollouts.c.created_ms)))
 
 
+def trailing_rollouts(connection: Connection) -> list[str]:
+    """Names of the rollouts that are over while a device of theirs is not."""
+    c = executions.c
+    late = and_(c.state == ExecutionState.TIMED_OUT, c.reported_success.is_(True))
+    query = (
+        select(c.rollout)
+        .join(rollouts, rollouts.c.rollout == c.rollout)
+        .where(
+            rollouts.c.state.in_((RolloutState.SUCCEEDED, RolloutState.ABORTED)),
+            or_(c.state.in_({ExecutionState.OFFERED, *UNDER_WAY}), late),
+        )
+    )
+    return sorted(set(connection.scalars(query)))
+
+
 def read_view(connection: Connection, rollout: str) -> RolloutView:
     """Everything the planner needs, but the gates."""
     row = connection.execute(select(rollouts).where(rollouts.c.rollout == rollout)).first()
     if row is None:
         raise NotFoundError(f"rollout {rollout[:80]!r}: no such rollout")
-    digest = connection.scalar(
-        select(releases.c.manifest_sha256).where(
+    release = connection.execute(
+        select(releases.c.manifest_sha256, releases.c.manifest).where(
             releases.c.model == row.model, releases.c.sequence == row.release_sequence
         )
-    )
+    ).one()
+    options = msgspec.convert(row.options, Options)
+    probation = msgspec.convert(release.manifest.get("probation", {}), Probation)
     query = select(waves).where(waves.c.rollout == rollout).order_by(waves.c.number)
     return RolloutView(
         rollout=rollout,
@@ -74,9 +93,12 @@ def read_view(connection: Connection, rollout: str) -> RolloutView:
         version=row.version,
         release_sequence=row.release_sequence,
         state=RolloutState(row.state),
-        options=msgspec.convert(row.options, Options),
+        options=options,
         waves=tuple(_wave(one) for one in connection.execute(query)),
-        executions=_executions(connection, rollout, row.model, digest),
+        executions=_executions(connection, rollout, row.model, release.manifest_sha256),
+        probation_seconds=(
+            probation.seconds if options.probation_seconds is None else options.probation_seconds
+        ),
     )
 
 
@@ -107,7 +129,7 @@ def newest_attempts(rollout: str) -> Any:
 
 
 def _executions(
-    connection: Connection, rollout: str, model: str, digest: str | None
+    connection: Connection, rollout: str, model: str, digest: str
 ) -> tuple[ExecutionView, ...]:
     newest, same = newest_attempts(rollout)
     m, a = device_models.c, assignments.c
@@ -127,7 +149,7 @@ def _executions(
     return tuple(_execution(row, rollout, digest) for row in connection.execute(query))
 
 
-def _execution(row: Any, rollout: str, digest: str | None) -> ExecutionView:
+def _execution(row: Any, rollout: str, digest: str) -> ExecutionView:
     return ExecutionView(
         device=row.device,
         wave=row.wave,
@@ -137,7 +159,7 @@ def _execution(row: Any, rollout: str, digest: str | None) -> ExecutionView:
         previous_sequence=row.previous_sequence,
         reported_success=row.reported_success,
         active_sequence=row.active_sequence,
-        digest_agrees=digest is not None and row.active_manifest == digest,
+        digest_agrees=row.active_manifest == digest,
         sentence=row.sentence,
         assigned_rollback=row.intent == "rollback" and row.assigned_by == rollout,
     )
@@ -173,7 +195,7 @@ def _apply(connection: Connection, event: Any, now_ms: int) -> None:
         executions.c.attempt == (event.attempt or 0),
     )
     row = connection.execute(select(executions).where(here)).first()
-    if row is None or reported is None:
+    if row is None or reported is None or not _is_newest(connection, row):
         return
     before = ExecutionState(row.state)
     going_back = event.data.get("intent") == "rollback"
@@ -184,15 +206,21 @@ def _apply(connection: Connection, event: Any, now_ms: int) -> None:
             values = {"state": ExecutionState.FAILED, **words, "updated_ms": now_ms}
             connection.execute(update(executions).where(here).values(**values))
         return
-    if before is ExecutionState.CANCELLED or not follows(before, reported):
+    if not follows(before, reported):
         return
     if reported is ExecutionState.SUCCEEDED:  # believed when the digest agrees
         values = {"reported_success": True, "sentence": event.sentence}
-        if before in (ExecutionState.TIMED_OUT, ExecutionState.OFFERED):
+        if before is ExecutionState.OFFERED:
             values |= {"state": ExecutionState.SOAKING, "updated_ms": now_ms}
     else:
         values = {"state": reported, **words, "updated_ms": now_ms}
     connection.execute(update(executions).where(here).values(**values))
+
+
+def _is_newest(connection: Connection, row: Any) -> bool:
+    c = executions.c
+    newest = select(func.max(c.attempt)).where(c.rollout == row.rollout, c.device == row.device)
+    return bool(connection.scalar(newest) == row.attempt)
 
 
 # What the planner wants
@@ -246,6 +274,8 @@ def _set_wave(connection: Connection, view: RolloutView, to: SetWave, now_ms: in
     }
     if to.state in stamps:
         values[stamps[to.state]] = now_ms
+    if to.state is WaveState.RELEASING:  # again, perhaps: it soaks and is judged anew
+        values |= {"soaking_ms": None, "evaluating_ms": None, "finished_ms": None}
     if to.state in (WaveState.PASSED, WaveState.FAILED, WaveState.INCONCLUSIVE):
         values["finished_ms"] = now_ms
         values["released_ms"] = func.coalesce(waves.c.released_ms, now_ms)

@@ -144,7 +144,8 @@ class RolloutView:
     executions: tuple[ExecutionView, ...]
     gates: tuple[GateResult, ...] = field(default=())
     """Of the wave under way, computed when it is soaking or evaluated."""
-    previous_version: str | None = None
+    probation_seconds: float = 0.0
+    """How long devices watch the release: the operator's word, else the manifest's."""
 
 
 # What the planner wants done
