@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 from benchmarks.install import install_size
+from benchmarks.pipelines import (
+    added_latency_p99,
+    loop_lag_p99,
+    pipeline_ratio_autoencoder,
+    pipeline_ratio_resnet,
+)
+from benchmarks.resident import agent_pss, model_pss, updater_peak
+from benchmarks.swaps import swap_gap_max, swap_lost
 from benchmarks.workers import crash_recovery, hang_recovery_over_deadline, worker_ready
 
 MEASUREMENTS = {
+    "agent_pss": agent_pss,
+    "model_pss": model_pss,
+    "updater_peak": updater_peak,
+    "install_size": install_size,
     "worker_ready": worker_ready,
+    "pipeline_ratio_resnet": pipeline_ratio_resnet,
+    "pipeline_ratio_autoencoder": pipeline_ratio_autoencoder,
+    "added_latency_p99": added_latency_p99,
     "crash_recovery": crash_recovery,
     "hang_recovery_over_deadline": hang_recovery_over_deadline,
-    "install_size": install_size,
+    "swap_gap_max": swap_gap_max,
+    "swap_lost": swap_lost,
+    "loop_lag_p99": loop_lag_p99,
 }

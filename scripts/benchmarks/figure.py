@@ -20,6 +20,10 @@ FULL_RUNS = 5
 QUICK_RUNS = 2
 
 
+class CannotMeasureError(Exception):
+    """Why a figure cannot be measured here, as a sentence."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to measure; `quick` is for trying the benchmark itself, not for figures."""
@@ -54,14 +58,16 @@ class Figure:
         return asdict(self)
 
 
-def figure(name: str, unit: str, values: list[float]) -> Figure:
+def figure(
+    name: str, unit: str, values: list[float], baseline: dict[str, Any] | None = None
+) -> Figure:
     """The median of `values`, one of each run."""
     return Figure(
         name=name,
         value=_short(statistics.median(values)),
         unit=unit,
         spread=(_short(min(values)), _short(max(values))),
-        baseline=None,
+        baseline=baseline,
         machine=machine(),
     )
 

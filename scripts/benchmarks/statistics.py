@@ -35,34 +35,36 @@ def update_cost(options: Options) -> Figure:
 
 def window_bytes(options: Options) -> Figure:
     """One window's statistics message of 10 features and one output, as published."""
-    accumulator = _accumulator()
-    output = _accumulator(1)
     seeds = iter(range(1, 100))
+    return figure(
+        "window_bytes",
+        "B",
+        repeat(lambda: float(len(encode(statistics_message(next(seeds))))), options),
+    )
 
-    def run() -> float:
-        seed = next(seeds)
-        accumulator.update(_rows(WINDOW_ROWS, seed))
-        output.update(_rows(WINDOW_ROWS, seed)[:, :1])
-        message = Statistics(
-            device="gateway-0001",
-            site="site-1",
-            boot_id="01234567-89ab-cdef-0123-456789abcdef",
-            seq=123_456,
-            ts_ms=1_790_000_000_000,
-            model="vibration",
-            version="1.4.2",
-            release_sequence=12,
-            manifest="0" * 64,
-            baseline="0" * 64,
-            start_ms=1_790_000_000_000,
-            end_ms=1_790_000_060_000,
-            rows=WINDOW_ROWS,
-            features=accumulator.take(),
-            outputs=output.take(),
-        )
-        return float(len(encode(message)))
 
-    return figure("window_bytes", "B", repeat(run, options))
+def statistics_message(seed: int = 1) -> Statistics:
+    """Statistics of one window of plausible rows, as an agent publishes them."""
+    accumulator, output = _accumulator(), _accumulator(1)
+    accumulator.update(_rows(WINDOW_ROWS, seed))
+    output.update(_rows(WINDOW_ROWS, seed)[:, :1])
+    return Statistics(
+        device="gateway-0001",
+        site="site-1",
+        boot_id="01234567-89ab-cdef-0123-456789abcdef",
+        seq=123_456,
+        ts_ms=1_790_000_000_000,
+        model="vibration",
+        version="1.4.2",
+        release_sequence=12,
+        manifest="0" * 64,
+        baseline="0" * 64,
+        start_ms=1_790_000_000_000,
+        end_ms=1_790_000_060_000,
+        rows=WINDOW_ROWS,
+        features=accumulator.take(),
+        outputs=output.take(),
+    )
 
 
 def _rows(count: int, seed: int = 0) -> NDArray[np.float32]:

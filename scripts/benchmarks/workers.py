@@ -11,20 +11,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from local_fleet.mlperf import resnet_package
-
 from agent.ports import StagedRelease
 from agent.workers.frames import InferRequest
 from agent.workers.pool import ForkserverPool, Worker
 from benchmarks.figure import Figure, Options, figure
-from shoal.package import Package
-from shoal.signing import FileSigner
-
-MODELS = Path(__file__).resolve().parents[3] / "shared" / "data" / "models"
+from benchmarks.models import small_model, stage
 
 
 def worker_ready(options: Options) -> Figure:
-    """Forkserver clone, load and first answer, ResNet-8 int8; the forkserver runs already."""
+    """Forkserver clone, load and first answer; the forkserver runs already."""
 
     async def run(pool: ForkserverPool, release: StagedRelease) -> float:
         started = time.perf_counter()
@@ -73,28 +68,18 @@ def hang_recovery_over_deadline(options: Options) -> Figure:
     return figure("hang_recovery_over_deadline", "ms", asyncio.run(_repeat(run, options)))
 
 
-def stage(package: Package, folder: Path) -> StagedRelease:
-    """Lay a package's files out as the updater leaves them on a device."""
-    files = {package.manifest_sha256: package.manifest_bytes}
-    files |= {one.sha256: package.files[one.name] for one in package.manifest.files}
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
-    variant = package.manifest.variants[0]
-    return StagedRelease(package.manifest, package.manifest_sha256, variant, folder)
-
-
 async def _repeat(
     run: Callable[[ForkserverPool, StagedRelease], Awaitable[float]], options: Options
 ) -> list[float]:
-    async with _resnet() as (pool, release):
+    async with _loaded() as (pool, release):
         await run(pool, release)
         return [await run(pool, release) for _ in range(options.runs)]
 
 
 @asynccontextmanager
-async def _resnet() -> AsyncIterator[tuple[ForkserverPool, StagedRelease]]:
+async def _loaded() -> AsyncIterator[tuple[ForkserverPool, StagedRelease]]:
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as folder:
-        release = stage(resnet_package(MODELS, FileSigner.generate()), Path(folder))
+        release = stage(small_model(Path(folder)), Path(folder))
         pool = ForkserverPool()
         try:
             yield pool, release
