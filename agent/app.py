@@ -9,20 +9,22 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sqlite3
 import time
 from collections import deque
 
 from agent.actions import build_action
+from agent.clock import Clock, find_probe
 from agent.config import AgentConfig, ModelBinding
 from agent.introspect import device_facts
 from agent.link import Link
 from agent.manager import ModelManager, collect_garbage
 from agent.notify import notify, watchdog_seconds
-from agent.outbox import Outbox
 from agent.pipeline import WorkerPipeline
 from agent.reporter import Identity, Reporter
 from agent.sources import open_source
 from agent.sources.replay import ReplaySource
+from agent.spool import Spool
 from agent.state_files import open_database
 from agent.store import StateStore
 from agent.trust import load_broker
@@ -38,6 +40,7 @@ PROBATION_REPORT_SECONDS = 5.0
 SOURCE_RETRY_SECONDS = 10.0
 LAG_PERIOD_SECONDS = 0.1
 GARBAGE_SECONDS = 86400.0
+CLOCK_SECONDS = 60.0
 
 
 class Agent:
@@ -48,14 +51,16 @@ class Agent:
         self._facts = device_facts(config.profile, config.state_dir)
         identity = Identity(config.device, config.site, config.profile, self._facts)
         self._store = StateStore(open_database(config.state_db))
-        self._outbox = Outbox(open_database(config.outbox_db), identity.boot_id, config.outbox)
-        self._reporter = Reporter(identity, self._outbox, lambda: self._link.wake())
+        self._clock = Clock(self._store.clock())
+        self._state_due = asyncio.Event()
+        self._outbox = Spool(config.outbox_db, identity.boot_id, config.outbox, self._state_due.set)
+        self._broken_told = 0
+        self._reporter = Reporter(identity, self._outbox, self._clock, lambda: self._link.wake())
         self._pool = ForkserverPool(PoolOptions(num_threads=config.num_threads))
         self._managers: dict[str, ModelManager] = {}
         self._pipelines: dict[str, WorkerPipeline] = {}
         self._envelope: bytes | None = None
         self._news = asyncio.Event()
-        self._state_due = asyncio.Event()
         self._lags: deque[float] = deque(maxlen=600)
         self._link = Link(
             config.site,
@@ -87,6 +92,7 @@ class Agent:
                 group.create_task(self._report_health(), name="health")
                 group.create_task(self._report_state(), name="state")
                 group.create_task(self._measure_lag(), name="lag")
+                group.create_task(self._follow_clock(), name="clock")
                 group.create_task(self._feed_watchdog(), name="watchdog")
                 notify("READY=1")
         finally:
@@ -98,7 +104,7 @@ class Agent:
         options = dict(binding.source)
         source = open_source(options.pop("kind"), options)
         actions = [build_action(one, self._reporter.predictions) for one in binding.actions]
-        pipeline = WorkerPipeline(binding.name, source, actions)
+        pipeline = WorkerPipeline(binding.name, source, actions, now_ms=self._clock.steady_ms)
         manager = ModelManager(
             binding.name,
             self._config.state_dir,
@@ -222,6 +228,7 @@ class Agent:
             await self._state_due.wait()
             await asyncio.sleep(0.05)  # several changes at once are one message
             self._state_due.clear()
+            self._tell_of_broken_outbox()
             status, reason = self._status()
             self._reporter.put_state(
                 self._reporter.state(
@@ -233,16 +240,42 @@ class Agent:
                 )
             )
 
+    def _tell_of_broken_outbox(self) -> None:
+        if self._outbox.set_aside > self._broken_told:
+            self._broken_told = self._outbox.set_aside
+            name = self._config.outbox_db.name
+            self._reporter.event(
+                "agent",
+                "outbox-broken",
+                f"{name} was broken and is set aside; messages that lay in it are lost",
+                severity="error",
+            )
+
     def _status(self) -> tuple[str, str]:
         for manager in self._managers.values():
             if manager.trouble:
                 return "failing", manager.trouble
+        if self._outbox.trouble:
+            return "degraded", self._outbox.trouble
         for name, manager in self._managers.items():
             candidate = manager.slots.candidate
             if manager.updating and candidate is not None:
                 words = f"{name} {candidate.assignment.version} is {candidate.stage.value}"
                 return "updating", words
         return "ok", ""
+
+    async def _follow_clock(self) -> None:
+        """Ask whether the clock is synchronised, tell of jumps, store how far it has come."""
+        probe = await asyncio.to_thread(find_probe)
+        while True:
+            self._clock.synced = await asyncio.to_thread(probe)
+            if jump := self._clock.take_jump_ms():
+                sentence = f"the wall clock was set by {jump / 1000:+.1f} s"
+                log.warning("clock jumped seconds=%.1f", jump / 1000)
+                self._reporter.event("agent", "clock-jump", sentence, data={"seconds": jump / 1000})
+            with contextlib.suppress(sqlite3.Error):  # a full disk; the next minute again
+                self._store.save_clock(self._clock.known())
+            await asyncio.sleep(CLOCK_SECONDS)
 
     async def _measure_lag(self) -> None:
         while True:

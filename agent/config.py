@@ -6,9 +6,10 @@ Secrets never stand here: enrolment leaves keys and credentials in the state fol
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from shoal.errors import InvalidInputError
 from shoal.ids import DeviceId, SiteId, is_name
@@ -23,6 +24,12 @@ class ModelBinding:
     actions: list[dict[str, Any]] = field(default_factory=list)
 
 
+_Number = TypeVar("_Number", int, float)
+
+OUTBOX_CLASSES = ("event", "state", "statistics", "health", "capture")
+"""In the order of sending."""
+
+
 @dataclass(frozen=True, slots=True)
 class OutboxLimits:
     """Bytes and age that each class of message may take while nothing is acked."""
@@ -31,6 +38,17 @@ class OutboxLimits:
     max_age_seconds: float = 14 * 86400.0
     merge_above_rows: int = 240
     """Unsent windows of a model beyond this are merged two by two."""
+    class_bytes: dict[str, int] = field(default_factory=dict)
+    """Of single classes, where they differ."""
+    class_age_seconds: dict[str, float] = field(default_factory=dict)
+
+    def bytes_of(self, name: str) -> int:
+        """Most bytes that a class may take."""
+        return self.class_bytes.get(name, self.max_bytes)
+
+    def age_of(self, name: str) -> float:
+        """Most seconds that a message of a class may wait."""
+        return self.class_age_seconds.get(name, self.max_age_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +102,8 @@ def load_config(path: Path) -> AgentConfig:
             max_bytes=int(reader.number("outbox.max_bytes", 32 * 2**20, 65536, 2**40)),
             max_age_seconds=reader.number("outbox.max_age_seconds", 14 * 86400.0, 60.0, 1e9),
             merge_above_rows=int(reader.number("outbox.merge_above_rows", 240, 4, 1e6)),
+            class_bytes=reader.by_class("max_bytes", 65536, 2**40, int),
+            class_age_seconds=reader.by_class("max_age_seconds", 60.0, 1e9, float),
         ),
         models=reader.models(),
     )
@@ -125,6 +145,16 @@ class _Reader:
             self._problems.append(f"{key}: {value} is not between {low:g} and {high:g}")
             return default  # TOML knows nan and inf, which the caller could not make an int of
         return value
+
+    def by_class(
+        self, key: str, low: float, high: float, kind: Callable[[float], _Number]
+    ) -> dict[str, _Number]:
+        """One number for each class of the outbox that has a table with this key."""
+        return {
+            name: kind(self.number(full, low, low, high))
+            for name in OUTBOX_CLASSES
+            if self._take(full := f"outbox.{name}.{key}", None) is not None
+        }
 
     def models(self) -> list[ModelBinding]:
         self._known.add("models")

@@ -19,7 +19,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from agent.outbox import Outbox
+from agent.spool import Spool
 from agent.trust import BrokerAccess
 from shoal.errors import InvalidInputError
 from shoal.ids import DeviceId, ModelName, SiteId
@@ -48,7 +48,7 @@ class Link:
         self,
         site: SiteId,
         device: DeviceId,
-        outbox: Outbox,
+        outbox: Spool,
         read_access: Callable[[], BrokerAccess],
         last_will: Callable[[], bytes],
         on_desired: Callable[[bytes], None],

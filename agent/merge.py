@@ -1,7 +1,7 @@
 """Merging two adjacent windows, or statistics, of the same model and release into one.
 
 Counts, histograms and moments add exactly. The percentiles of a merged window are read again from
-the summed histogram.
+the summed histogram; its clock counts as synchronised only if both parts' did.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from shoal.protocol.messages import FieldStatistics, Header, Statistics, Window
 def merge_messages(first: Header, second: Header) -> Header | None:
     """Return one message for both, or None where they must stay apart."""
     if isinstance(first, Window) and isinstance(second, Window):
-        return _windows(first, second) if _alike(first, second) else None
+        same = _alike(first, second) and _executor(first) == _executor(second)
+        return _windows(first, second) if same else None
     if isinstance(first, Statistics) and isinstance(second, Statistics):
         same = _alike(first, second) and first.baseline == second.baseline
         return _statistics(first, second) if same else None
@@ -30,11 +31,17 @@ def _alike(a: Window | Statistics, b: Window | Statistics) -> bool:
     return (a.model, a.manifest, a.slot) == (b.model, b.manifest, b.slot)
 
 
+def _executor(a: Window) -> tuple[str, str, str]:
+    return a.runtime, a.runtime_version, a.kernels
+
+
 def _windows(a: Window, b: Window) -> Window:
     counts = [x + y for x, y in zip_longest(a.latency_counts, b.latency_counts, fillvalue=0)]
     return msgspec.structs.replace(
         b,
+        clock_synced=a.clock_synced and b.clock_synced,
         start_ms=min(a.start_ms, b.start_ms),
+        end_ms=max(a.end_ms, b.end_ms),
         in_count=a.in_count + b.in_count,
         ok=a.ok + b.ok,
         dropped=dict(Counter(a.dropped) + Counter(b.dropped)),
@@ -52,7 +59,9 @@ def _windows(a: Window, b: Window) -> Window:
 def _statistics(a: Statistics, b: Statistics) -> Statistics:
     return msgspec.structs.replace(
         b,
+        clock_synced=a.clock_synced and b.clock_synced,
         start_ms=min(a.start_ms, b.start_ms),
+        end_ms=max(a.end_ms, b.end_ms),
         rows=a.rows + b.rows,
         lost=a.lost + b.lost,
         features=_fields(a.features, b.features),

@@ -7,6 +7,9 @@ sent, stored before it goes out, and keeps them on every re-send: the controller
 Classes in order of sending: event, state, statistics, health, capture. Each has a cap in bytes and
 age; beyond it the oldest rows go, counted per class for ever. Unsent windows and statistics are
 merged two by two instead, so a long time offline costs resolution before it costs data.
+
+Ages are measured in the steady time that callers pass (`agent.clock`): a clock that jumps drops
+nothing. What happens when the file cannot be written is the business of `agent.spool`.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import count
 
 import msgspec
 
@@ -62,19 +66,29 @@ class Outgoing:
 class Outbox:
     """One SQLite file, used from the event loop's thread only."""
 
-    def __init__(self, connection: sqlite3.Connection, boot_id: str, limits: OutboxLimits) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        boot_id: str,
+        limits: OutboxLimits,
+        numbers: Iterator[int] | None = None,
+        first_row: int = 0,
+    ) -> None:
         self._db = connection
         self._boot_id = boot_id
         self._limits = limits
-        self._seq = 0  # a boot id is used by one process only
+        self._numbers = numbers or count(1)  # a boot id is used by one process only
         # never given twice, as SQLite would: whoever remembers a row must not meet another
         self._last_row: int = self._db.execute(
-            "SELECT COALESCE(MAX(id), 0) FROM messages"
+            "SELECT COALESCE(MAX(id), ?) FROM messages", (first_row,)
         ).fetchone()[0]
         self._count()
 
     def put(self, channel: Channel, message: Header, now_ms: int) -> None:
-        """Store a message; it gets its boot and sequence when it is sent."""
+        """Store a message; it gets its boot and sequence when it is sent.
+
+        `now_ms` is steady time.
+        """
         rank, model = RANKS[channel], getattr(message, "model", None) or ""
         body = _encode(message)
         with self._transaction():
@@ -89,7 +103,9 @@ class Outbox:
             self._bytes[rank] += len(body)
             self._rows += 1
             if rank is Rank.STATISTICS:
-                self._merge(channel, model)
+                self._unsent[channel, model] = self._unsent.get((channel, model), 0) + 1
+                if self._unsent[channel, model] > self._limits.merge_above_rows:
+                    self._merge(channel, model)
             self._enforce(rank, now_ms)
 
     def claim(self, most: int, busy: set[int]) -> list[Outgoing]:
@@ -139,6 +155,36 @@ class Outbox:
             for rank, count in self._db.execute("SELECT class, count FROM dropped")
         }
 
+    def move_to(self, other: Outbox, now_ms: int) -> int:
+        """Give every row, with its number where it has one, to another outbox; return how many."""
+        columns = "class, channel, model, body, created_ms, boot_id, seq"
+        rows = self._db.execute(f"SELECT {columns} FROM messages ORDER BY id").fetchall()  # noqa: S608
+        with other._transaction():
+            for row in rows:
+                other._last_row += 1
+                other._db.execute(
+                    f"INSERT INTO messages (id, {columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+                    (other._last_row, *row),
+                )
+            for rank, lost in self._db.execute("SELECT class, count FROM dropped").fetchall():
+                other._drop(Rank(rank), lost)
+            other._count()
+            for rank in Rank:
+                other._enforce(rank, now_ms)
+        self._db.execute("DELETE FROM messages")
+        self._db.execute("DELETE FROM dropped")
+        self._count()
+        return len(rows)
+
+    def check_writable(self) -> None:
+        """Raise `sqlite3.Error` where nothing could be stored."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO dropped (class, count) VALUES (?, 0)"
+                " ON CONFLICT (class) DO UPDATE SET count = count",
+                (Rank.EVENT,),
+            )
+
     def close(self) -> None:
         """Close the file."""
         self._db.close()
@@ -152,64 +198,74 @@ class Outbox:
         ):
             self._bytes[Rank(rank)] = size
             self._rows += rows
+        self._unsent = {
+            (Channel(channel), model): rows
+            for channel, model, rows in self._db.execute(
+                "SELECT channel, model, COUNT(*) FROM messages WHERE class = ? AND seq IS NULL"
+                " GROUP BY channel, model",
+                (Rank.STATISTICS,),
+            )
+        }
+        """Rows that could be merged: at least so many as there are, never fewer."""
 
     def _number(self, row: int, channel: Channel, body: bytes) -> bytes:
-        self._seq += 1
+        number = next(self._numbers)
         message = msgspec.json.decode(body, type=UP_TYPES[channel])
-        message.boot_id, message.seq = self._boot_id, self._seq
+        message.boot_id, message.seq = self._boot_id, number
         payload = encode(message)
         self._bytes[RANKS[channel]] += len(payload) - len(body)
         self._db.execute(
             "UPDATE messages SET boot_id = ?, seq = ?, body = ? WHERE id = ?",
-            (self._boot_id, self._seq, payload, row),
+            (self._boot_id, number, payload, row),
         )
         return payload
 
     def _merge(self, channel: Channel, model: str) -> None:
         """Halve the number of unsent rows of one kind once there are too many."""
         rows = self._db.execute(
-            "SELECT id, body FROM messages WHERE channel = ? AND model = ? AND seq IS NULL"
-            " ORDER BY id",
+            "SELECT id, body, created_ms FROM messages"
+            " WHERE channel = ? AND model = ? AND seq IS NULL ORDER BY id",
             (channel.value, model),
         ).fetchall()
+        self._unsent[channel, model] = len(rows)
         if len(rows) <= self._limits.merge_above_rows:
             return
         kind = UP_TYPES[channel]
         pending: tuple[int, Header] | None = None
-        for row, body in rows:
+        for row, body, created_ms in rows:
             message = msgspec.json.decode(body, type=kind)
-            merged = merge_messages(pending[1], message) if pending else None
-            if pending is None or merged is None:
-                pending = (row, message)
-                continue
-            try:
-                data = _encode(merged)
-            except InvalidMessageError:  # together they are too large: they stay two
+            data = _merged(pending[1], message) if pending else None
+            if pending is None or data is None:
                 pending = (row, message)
                 continue
             self._delete("id IN (?, ?)", (pending[0], row))
             self._db.execute(
                 "INSERT INTO messages (id, class, channel, model, body, created_ms)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
-                (row, Rank.STATISTICS, channel.value, model, data, merged.ts_ms),
+                (row, Rank.STATISTICS, channel.value, model, data, created_ms),
             )
             self._bytes[Rank.STATISTICS] += len(data)
             self._rows += 1
+            self._unsent[channel, model] -= 1
             pending = None
 
     def _enforce(self, rank: Rank, now_ms: int) -> None:
-        oldest_ms = now_ms - int(self._limits.max_age_seconds * 1000)
+        name = rank.name.lower()
+        oldest_ms = now_ms - int(self._limits.age_of(name) * 1000)
         lost = self._delete("class = ? AND created_ms < ?", (rank, oldest_ms))
-        while self._bytes[rank] > self._limits.max_bytes:
+        while self._bytes[rank] > self._limits.bytes_of(name):
             lost += self._delete(
                 "id IN (SELECT id FROM messages WHERE class = ? ORDER BY id LIMIT 16)", (rank,)
             )
         if lost:
-            self._db.execute(
-                "INSERT INTO dropped (class, count) VALUES (?, ?)"
-                " ON CONFLICT (class) DO UPDATE SET count = count + excluded.count",
-                (rank, lost),
-            )
+            self._drop(rank, lost)
+
+    def _drop(self, rank: Rank, lost: int) -> None:
+        self._db.execute(
+            "INSERT INTO dropped (class, count) VALUES (?, ?)"
+            " ON CONFLICT (class) DO UPDATE SET count = count + excluded.count",
+            (rank, lost),
+        )
 
     def _delete(self, where: str, values: tuple[object, ...]) -> int:
         gone = self._db.execute(
@@ -232,6 +288,15 @@ class Outbox:
                 self._db.execute("ROLLBACK")
             self._count()
             raise
+
+
+def _merged(first: Header, second: Header) -> bytes | None:
+    """One message for both, or None where they must stay two."""
+    merged = merge_messages(first, second)
+    try:
+        return None if merged is None else _encode(merged)
+    except InvalidMessageError:  # together they are too large
+        return None
 
 
 def _encode(message: Header) -> bytes:

@@ -170,6 +170,7 @@ class WindowReport:
     release: StagedRelease
     facts: RuntimeFacts
     start_ms: int
+    """Steady time (`agent.clock`), which no setting of the clock moves."""
     end_ms: int
     in_count: int
     ok: int

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import time
+import logging
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -12,9 +11,10 @@ from typing import Any
 
 import psutil
 
-from agent.outbox import Outbox
+from agent.clock import Clock
 from agent.ports import Answers, WindowReport
 from agent.sources.host import read_temperature
+from agent.spool import Spool
 from shoal import __version__
 from shoal.ids import DeviceId, SiteId
 from shoal.latency import latency_quantile
@@ -22,6 +22,7 @@ from shoal.protocol.messages import (
     Event,
     Header,
     Health,
+    InvalidMessageError,
     ModelState,
     Predictions,
     State,
@@ -30,6 +31,8 @@ from shoal.protocol.messages import (
     encode,
 )
 from shoal.protocol.topics import Channel
+
+log = logging.getLogger("agent.reporter")
 
 
 @dataclass(slots=True)
@@ -41,17 +44,20 @@ class Identity:
     profile: str
     facts: dict[str, str | int | float | bool]
     boot_id: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
-    started: float = field(default_factory=time.monotonic)
 
 
 class Reporter:
     """Builds each kind of message and puts it into the outbox."""
 
-    def __init__(self, identity: Identity, outbox: Outbox, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, identity: Identity, outbox: Spool, clock: Clock, wake: Callable[[], None]
+    ) -> None:
         self._identity = identity
         self._outbox = outbox
+        self._clock = clock
         self._wake = wake
-        self._clock_synced = clock_synced()
+        self.refused = 0
+        """Messages that could not be stored for their size or content."""
 
     def state(
         self,
@@ -91,7 +97,11 @@ class Reporter:
         )
 
     def window(self, report: WindowReport, *, slot: str, baseline: str, pss_bytes: int) -> None:
-        """Store a closed window and its statistics."""
+        """Store a closed window and its statistics.
+
+        The report's times are steady; they become wall time here, so that a clock that was set
+        within the window neither lengthens it nor turns it round.
+        """
         manifest = report.release.manifest
         common: dict[str, Any] = {
             "model": manifest.model,
@@ -99,8 +109,8 @@ class Reporter:
             "release_sequence": manifest.sequence,
             "manifest": report.release.manifest_sha256,
             "slot": slot,
-            "start_ms": report.start_ms,
-            "end_ms": report.end_ms,
+            "start_ms": self._clock.to_wall_ms(report.start_ms),
+            "end_ms": self._clock.to_wall_ms(report.end_ms),
         }
         counts = report.latency_counts
         self._put(
@@ -157,7 +167,6 @@ class Reporter:
 
     def health(self, pids: Iterable[int], loop_lag_p99_ms: float, connects: int) -> None:
         """Store a look at host, process, link and outbox."""
-        self._clock_synced = clock_synced()
         memory = psutil.virtual_memory()
         self._put(
             Channel.HEALTH,
@@ -180,7 +189,11 @@ class Reporter:
         )
 
     def _put(self, channel: Channel, message: Header) -> None:
-        self._outbox.put(channel, message, message.ts_ms)
+        try:
+            self._outbox.put(channel, message, self._clock.steady_ms())
+        except InvalidMessageError as error:
+            self.refused += 1
+            log.error("message refused channel=%s error=%r", channel.value, error.sentence)
         self._wake()
 
     def _header(self) -> dict[str, Any]:
@@ -189,9 +202,9 @@ class Reporter:
             "site": self._identity.site,
             "boot_id": self._identity.boot_id,
             "seq": 0,  # the outbox gives it at the first sending
-            "ts_ms": max(time.time_ns() // 1_000_000, 0),
-            "uptime_ms": int((time.monotonic() - self._identity.started) * 1000),
-            "clock_synced": self._clock_synced,
+            "ts_ms": self._clock.now_ms(),
+            "uptime_ms": self._clock.uptime_ms(),
+            "clock_synced": self._clock.synced,
         }
 
 
@@ -205,13 +218,6 @@ def pss_bytes(pid: int | str) -> int:
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-def clock_synced() -> bool:
-    """Whether the kernel says that the wall clock is disciplined (adjtimex, STA_UNSYNC)."""
-    buffer = ctypes.create_string_buffer(512)
-    state: int = ctypes.CDLL(None).adjtimex(buffer)
-    return 0 <= state < 5  # 5 is TIME_ERROR: not synchronised
 
 
 def round_(value: float) -> float | None:

@@ -1,7 +1,8 @@
 """What lies in the state folder, and how its two databases are made.
 
 Made once, at enrolment, by a short-lived process with sqlite-utils; the resident agent only opens
-them (`open_database`), since importing sqlite-utils brings numpy along.
+them (`open_database`), since importing sqlite-utils brings numpy along. An outbox that is broken it
+makes anew.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ OUTBOX_TABLES: dict[str, dict[str, type]] = {
     },
     "dropped": {"class": int, "count": int},
 }
+OUTBOX_INDEXES = {
+    "idx_messages_boot_id_seq": "boot_id, seq",
+    "idx_messages_class_id": "class, id",
+}
+_SQL_TYPES = {int: "INTEGER", str: "TEXT", bytes: "BLOB"}
 KEYS = {"slots": "model", "meta": "key", "messages": "id", "dropped": "class"}
 
 
@@ -48,6 +54,31 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.close()
         raise InvalidInputError(f"{path}: schema {version}, this agent has {SCHEMA_VERSION}")
     return connection
+
+
+def create_outbox(connection: sqlite3.Connection, *, close: bool = False) -> None:
+    """Make the outbox's tables, as enrolment does, for one that is in memory or was broken."""
+    for table, columns in OUTBOX_TABLES.items():
+        fields = ", ".join(
+            f"{name} {_SQL_TYPES[kind]}{' PRIMARY KEY' if KEYS[table] == name else ''}"
+            for name, kind in columns.items()
+        )
+        connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({fields})")
+    for name, columns_of in OUTBOX_INDEXES.items():
+        connection.execute(f"CREATE INDEX IF NOT EXISTS {name} ON messages ({columns_of})")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    if close:
+        connection.close()
+
+
+def set_aside(path: Path) -> None:
+    """Put a broken database under another name, in place of the one put there before."""
+    for suffix in ("", "-wal", "-shm"):
+        file = path.with_name(path.name + suffix)
+        target = path.with_name(f"{path.name}.broken{suffix}")
+        target.unlink(missing_ok=True)
+        if file.exists():
+            file.replace(target)
 
 
 def write_private(path: Path, data: bytes) -> None:

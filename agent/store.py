@@ -9,6 +9,7 @@ import sqlite3
 
 import msgspec
 
+from agent.clock import Known
 from agent.slots import Slots
 
 
@@ -48,6 +49,22 @@ class StateStore:
                 (key, value),
             )
         self._db.execute("COMMIT")
+
+    def clock(self) -> Known | None:
+        """How far the clock had come when it was stored last."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'clock'").fetchone()
+        try:
+            return None if row is None else msgspec.json.decode(row[0], type=Known)
+        except msgspec.DecodeError:
+            return None
+
+    def save_clock(self, known: Known) -> None:
+        """Store how far the clock has come."""
+        self._db.execute(
+            "INSERT INTO meta (key, value) VALUES ('clock', ?)"
+            " ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (msgspec.json.encode(known),),
+        )
 
     def kept_manifests(self) -> set[str]:
         """Manifests that any slot still needs."""

@@ -31,6 +31,7 @@ class WorkerPipeline:
         source: Source,
         actions: list[Action],
         on_incident: Callable[[WorkerIncident], None] = lambda incident: None,
+        now_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
     ) -> None:
         self._model = model
         self._source = source
@@ -44,7 +45,8 @@ class WorkerPipeline:
         self._carried = b""
         self._restarts_before = 0
         self._closed: list[WindowReport] = []
-        self._start_ms = _now_ms()
+        self._now_ms = now_ms
+        self._start_ms = now_ms()
 
     async def run(self) -> None:
         """Wait for the first model, then feed it rows until the source ends."""
@@ -61,7 +63,7 @@ class WorkerPipeline:
             await self._close_window()
             before, self._worker = self._worker, loaded
             if before is None:
-                self._start_ms = _now_ms()
+                self._start_ms = self._now_ms()
             if loaded is not None:
                 if before is None or _shape(loaded) != _shape(before):
                     self._carried = b""
@@ -149,7 +151,7 @@ class WorkerPipeline:
         for action in self._actions:
             action.flush()
         account, self._account = self._account, Account()
-        start_ms, self._start_ms = self._start_ms, _now_ms()
+        start_ms, self._start_ms = self._start_ms, self._now_ms()
         for reason, rows in self._source.take_dropped().items():
             account.drop(reason, rows)
         worker = self._worker
@@ -225,7 +227,3 @@ def _usable(samples: Samples, answer: InferAnswer) -> tuple[bytes, list[int]]:
     keep = [i for i, status in enumerate(answer.rows) if status != frames.MISSING]
     kept = b"".join(samples.values[i * row : (i + 1) * row] for i in keep)
     return kept, [samples.times_ms[i] for i in keep]
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
