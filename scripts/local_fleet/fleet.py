@@ -115,6 +115,16 @@ class LocalFleet:
         self.children[name] = self.agents[name].start(self.logs)
         return self.children[name]
 
+    def stop_agent(self, name: str) -> None:
+        """End one agent orderly, if it runs."""
+        child = self.children.pop(name, None)
+        if child is not None:
+            processes.stop([child])
+
+    def kill_agent(self, name: str) -> None:
+        """SIGKILL one agent, as a power cut would."""
+        self.children.pop(name).kill()
+
     def wait_for(self, condition: Callable[[], _Value | None], seconds: float, what: str) -> _Value:
         """Wait for a condition, watching that nothing has died meanwhile."""
 
