@@ -62,7 +62,7 @@ class Compared:
 
 def evaluate(limits: Gates, max_out_of_range: float, found: Compared) -> tuple[GateResult, ...]:
     """Judge a wave."""
-    enough = [one for one in found.wave if one.rows >= limits.min_rows]
+    enough = [one for one in found.wave if one.rows >= max(limits.min_rows, 1)]
     data = _data(limits, found, enough)
     if data.verdict != "pass":
         return (data,)
@@ -80,7 +80,7 @@ def change(before: Evidence, now: Evidence) -> float | None:
 
     Labels compare across releases. Outputs do where both releases count them in the same bins.
     """
-    if before.labels and now.labels:
+    if any(before.labels.values()) and any(now.labels.values()):
         return _label_change(before.labels, now.labels)
     if not before.baseline or before.baseline != now.baseline:
         return None
@@ -170,7 +170,7 @@ def _shift(limits: Gates, found: Compared, enough: Sequence[Evidence]) -> GateRe
         return GateResult(
             name, "not-judged", "prediction shift: no device is left to be the control"
         )
-    ready = [one for one in found.control if one.rows >= limits.min_rows]
+    ready = [one for one in found.control if one.rows >= max(limits.min_rows, 1)]
     control = _changes(ready, found.before)
     if not control:
         return GateResult(name, "inconclusive", "prediction shift: the control reports too little")

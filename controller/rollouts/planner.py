@@ -62,17 +62,6 @@ def current_wave(view: RolloutView) -> WaveView | None:
     return next((wave for wave in view.waves if wave.state is not W.PASSED), None)
 
 
-def abort(view: RolloutView, reason: str) -> list[Action]:
-    """Stop: what was not begun is taken back, what is under way ends by itself."""
-    actions: list[Action] = []
-    for one in view.executions:
-        if one.state in (E.QUEUED, E.OFFERED, E.TIMED_OUT):
-            actions.append(_cancelled(one, "the rollout was aborted"))
-            if one.state is not E.QUEUED or one.attempt > 1:
-                actions.append(_take_back(one))
-    return [*actions, SetRollout(R.ABORTED, reason)]
-
-
 def roll_back(view: RolloutView, reason: str) -> list[Action]:
     """Start taking the release back from every device that was offered it."""
     actions: list[Action] = []
@@ -80,39 +69,15 @@ def roll_back(view: RolloutView, reason: str) -> list[Action]:
         if one.state is E.CANCELLED:  # never offered, or taken back already
             continue
         if one.state is E.QUEUED and one.attempt == 1:
-            actions.append(_cancelled(one, "its wave never came"))
+            actions.append(cancelled(one, "its wave never came"))
         elif one.assigned_rollback:
             if one.state in (E.FAILED, E.REJECTED):  # one that failed is waited for again
                 actions.append(_rolling_back(one))
         else:
-            actions.append(_take_back(one))
+            actions.append(take_back(one))
             if one.state is not E.ROLLED_BACK:
                 actions.append(_rolling_back(one))
     return [*actions, SetRollout(R.ROLLING_BACK, reason)]
-
-
-def promote(view: RolloutView) -> list[Action]:
-    """Pass the wave under way without its soak and gates; what failed in it is accepted."""
-    wave = current_wave(view)
-    if wave is None or wave.state is W.PENDING:
-        return []
-    return [
-        *_offers(view, wave),
-        SetWave(wave.number, W.PASSED, "promoted by hand", promoted=True),
-        SetRollout(R.RUNNING, ""),
-    ]
-
-
-def retry(view: RolloutView) -> tuple[list[ExecutionView], list[Action]]:
-    """The executions that another attempt is for, and their waves released again."""
-    failed = [one for one in view.executions if one.state in BAD | {E.TIMED_OUT}]
-    numbers = {one.wave for one in failed}
-    again: list[Action] = [
-        SetWave(wave.number, W.RELEASING)
-        for wave in view.waves
-        if wave.number in numbers and wave.state is not W.RELEASING
-    ]
-    return failed, [*again, SetRollout(R.RUNNING, "")]
 
 
 # Executions
@@ -144,7 +109,8 @@ def _timed_out(one: ExecutionView, waited: float, what: str) -> SetExecution:
     return SetExecution(one.device, one.attempt, E.TIMED_OUT, "timed-out", sentence)
 
 
-def _cancelled(one: ExecutionView, sentence: str) -> SetExecution:
+def cancelled(one: ExecutionView, sentence: str) -> SetExecution:
+    """End an execution that shall not go on."""
     return SetExecution(one.device, one.attempt, E.CANCELLED, "cancelled", sentence)
 
 
@@ -152,7 +118,8 @@ def _rolling_back(one: ExecutionView) -> SetExecution:
     return SetExecution(one.device, one.attempt, E.ROLLING_BACK, "rolling-back", one.sentence)
 
 
-def _take_back(one: ExecutionView) -> TakeBack:
+def take_back(one: ExecutionView) -> TakeBack:
+    """Assign what the device ran before."""
     return TakeBack(one.device, one.wave, one.attempt, one.previous_sequence)
 
 
@@ -218,10 +185,11 @@ def _advance(view: RolloutView, wave: WaveView, now_ms: int) -> list[Action]:
 def _release(view: RolloutView, wave: WaveView) -> list[Action]:
     if not _members(view, wave):
         return [SetWave(wave.number, W.PASSED, "no device is left for it")]
-    return [SetWave(wave.number, W.RELEASING), *_offers(view, wave)]
+    return [SetWave(wave.number, W.RELEASING), *offers(view, wave)]
 
 
-def _offers(view: RolloutView, wave: WaveView) -> list[Action]:
+def offers(view: RolloutView, wave: WaveView) -> list[Action]:
+    """Offer the release to whoever waits for it in a wave."""
     return [
         Offer(one.device, one.wave, one.attempt)
         for one in _members(view, wave)
@@ -231,10 +199,10 @@ def _offers(view: RolloutView, wave: WaveView) -> list[Action]:
 
 def _when_ended(view: RolloutView, wave: WaveView) -> list[Action]:
     """Offer again what a retry queued; soak when every device has ended."""
-    offers = _offers(view, wave)
+    waiting = offers(view, wave)
     members = _members(view, wave)
-    if offers or not all(one.state in ENDED for one in members):
-        return offers
+    if waiting or not all(one.state in ENDED for one in members):
+        return waiting
     reached = [one for one in members if one.state is not E.TIMED_OUT]
     if len(reached) < view.options.min_reached_ratio * len(members):
         lost = [one for one in members if one.state is E.TIMED_OUT]

@@ -52,7 +52,8 @@ def matches(
     """Whether a device is meant."""
     fields = {"device": device, "site": site, "profile": profile}
     for term in terms:
-        value = fields.get(term.field) or labels.get(term.field.removeprefix("label."), "")
+        label = term.field.removeprefix("label.")
+        value = fields[label] if label == term.field else labels.get(label, "")
         if (value in term.values) == term.negated:
             return False
     return True

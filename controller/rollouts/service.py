@@ -13,7 +13,8 @@ from controller.database import writing
 from controller.errors import ConflictError, NotFoundError
 from controller.ingest.write import upsert
 from controller.releases import get_release
-from controller.rollouts import planner, store
+from controller.rollouts import store
+from controller.rollouts.commands import decide
 from controller.rollouts.selector import matches, parse_selector
 from controller.rollouts.states import (
     ACTIVE_ROLLOUT,
@@ -25,10 +26,7 @@ from controller.rollouts.states import (
     WaveState,
 )
 from controller.rollouts.values import (
-    Action,
-    RolloutView,
     SetRollout,
-    SetWave,
     Specification,
 )
 from controller.rollouts.waves import cut_waves, draw_order
@@ -114,65 +112,14 @@ def command(services: Services, rollout: str, verb: str, actor: str) -> Document
     now_ms = services.now_ms()
     with writing(services.engine) as connection:
         view = store.read_view(connection, rollout)
-        if verb not in VERBS:
-            raise NotFoundError(f"verb {verb[:40]!r}: expected {', '.join(VERBS)}")
-        if view.state not in VERBS[verb]:
-            allowed = ", ".join(sorted(VERBS[verb]))
-            raise ConflictError(
-                f"rollout {rollout}: is {view.state}, {verb} needs {allowed}", code="wrong-state"
-            )
+        actions = decide(view, verb, actor)
         if verb in ("start", "rollback"):
             _check_free(connection, view.model, but=rollout)
         if verb == "rollback":
             _check_newest(connection, rollout)
-        actions = _actions(connection, view, verb, actor, now_ms)
         store.carry_out(connection, view, actions, now_ms)
         audit.record(connection, now_ms, actor, f"rollout.{verb}", f"rollout {rollout}")
         return get_rollout(connection, rollout)
-
-
-def _actions(
-    connection: Connection, view: RolloutView, verb: str, actor: str, now_ms: int
-) -> list[Action]:
-    match verb:
-        case "start":
-            return [SetRollout(RolloutState.RUNNING, "")]
-        case "pause":
-            return [SetRollout(RolloutState.PAUSED, f"paused by {actor}")]
-        case "resume":
-            return _resume(view)
-        case "promote":
-            return planner.promote(view) or _refuse(view, "no wave is under way")
-        case "abort":
-            return planner.abort(view, f"aborted by {actor}")
-        case "rollback":
-            return planner.roll_back(view, f"rolled back by {actor}")
-        case _:
-            return _retry(connection, view, now_ms)
-
-
-def _resume(view: RolloutView) -> list[Action]:
-    for one in view.waves:
-        if one.state is WaveState.FAILED:
-            return _refuse(view, f"wave {one.number} failed: promote, retry or roll back")
-    wave = planner.current_wave(view)
-    actions: list[Action] = [SetRollout(RolloutState.RUNNING, "")]
-    if wave is not None and wave.state is WaveState.INCONCLUSIVE:
-        again = WaveState.EVALUATING if wave.evaluating_ms else WaveState.RELEASING
-        actions.append(SetWave(wave.number, again))
-    return actions
-
-
-def _retry(connection: Connection, view: RolloutView, now_ms: int) -> list[Action]:
-    failed, actions = planner.retry(view)
-    if not failed:
-        return _refuse(view, "no device has failed")
-    store.add_attempts(connection, view, failed, now_ms)
-    return actions
-
-
-def _refuse(view: RolloutView, why: str) -> list[Action]:
-    raise ConflictError(f"rollout {view.rollout}: {why}", code="wrong-state")
 
 
 # Drawing

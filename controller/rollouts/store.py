@@ -29,6 +29,7 @@ from controller.rollouts.values import (
     ExecutionView,
     Offer,
     Options,
+    Requeue,
     RolloutView,
     SetExecution,
     SetRollout,
@@ -245,6 +246,8 @@ def carry_out(
             case TakeBack():
                 _take_back(connection, view, action, now_ms)
                 touched.append(action.device)
+            case Requeue():
+                _requeue(connection, view, action, now_ms)
     here = rollouts.c.rollout == view.rollout
     connection.execute(update(rollouts).where(here).values(updated_ms=now_ms))
     return touched
@@ -341,7 +344,7 @@ def _take_back(connection: Connection, view: RolloutView, back: TakeBack, now_ms
     mark_dirty(connection, back.device)
 
 
-def _here(view: RolloutView, one: SetExecution | Offer) -> Any:
+def _here(view: RolloutView, one: SetExecution | Offer | Requeue) -> Any:
     return and_(
         executions.c.rollout == view.rollout,
         executions.c.device == one.device,
@@ -349,26 +352,17 @@ def _here(view: RolloutView, one: SetExecution | Offer) -> Any:
     )
 
 
-def add_attempts(
-    connection: Connection, view: RolloutView, failed: list[ExecutionView], now_ms: int
-) -> None:
-    """Queue another attempt of each of these executions."""
-    for one in failed:
-        query = select(executions).where(
-            executions.c.rollout == view.rollout,
-            executions.c.device == one.device,
-            executions.c.attempt == one.attempt,
+def _requeue(connection: Connection, view: RolloutView, one: Requeue, now_ms: int) -> None:
+    row = connection.execute(select(executions).where(_here(view, one))).one()
+    connection.execute(
+        insert(executions).values(
+            rollout=view.rollout,
+            device=one.device,
+            attempt=one.attempt + 1,
+            wave=row.wave,
+            state=ExecutionState.QUEUED,
+            previous_sequence=row.previous_sequence,
+            previous_version=row.previous_version,
+            updated_ms=now_ms,
         )
-        row = connection.execute(query).one()
-        connection.execute(
-            insert(executions).values(
-                rollout=view.rollout,
-                device=one.device,
-                attempt=one.attempt + 1,
-                wave=one.wave,
-                state=ExecutionState.QUEUED,
-                previous_sequence=row.previous_sequence,
-                previous_version=row.previous_version,
-                updated_ms=now_ms,
-            )
-        )
+    )

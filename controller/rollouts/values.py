@@ -201,4 +201,12 @@ class TakeBack:
     previous_sequence: int | None
 
 
-Action = SetRollout | SetWave | SetExecution | Offer | TakeBack
+@dataclass(frozen=True, slots=True)
+class Requeue:
+    """Add another attempt after this one."""
+
+    device: str
+    attempt: int
+
+
+Action = SetRollout | SetWave | SetExecution | Offer | TakeBack | Requeue
