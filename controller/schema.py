@@ -42,7 +42,7 @@ devices = Table(
     Column("status", String(20), nullable=False, default="unknown"),  # + offline, set by the web
     Column("reason", Text, nullable=False, default=""),
     Column("boot_id", String(40), nullable=False, default=""),  # of the state applied last
-    Column("state_ms", BigInteger, nullable=False, default=0),
+    Column("state_ms", BigInteger, nullable=False, default=0),  # 0: its clock was not believed
     Column("state_seq", BigInteger, nullable=False, default=0),
     Column("agent_version", String(40), nullable=False, default=""),
     Column("last_seen_ms", BigInteger),

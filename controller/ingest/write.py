@@ -12,6 +12,9 @@ from controller.ingest.fold import Batch, Boot
 from controller.ingest.ranges import Ranges
 from shoal.protocol.messages import State
 
+CLOCK_SLACK_MS = 86_400_000
+"""A device's clock that is further ahead of ours is not believed."""
+
 
 def write_batch(
     connection: Connection, batch: Batch, ranges: dict[Boot, Ranges], now_ms: int
@@ -28,13 +31,13 @@ def write_batch(
         if rows:
             connection.execute(insert(table), rows)
     _touch(connection, batch, now_ms)
-    for state in batch.states:
-        apply_state(connection, state)
     _write_ranges(connection, batch, ranges, now_ms)
+    for state in batch.states:
+        apply_state(connection, state, now_ms)
     _write_rejections(connection, batch, now_ms)
 
 
-def apply_state(connection: Connection, state: State) -> None:
+def apply_state(connection: Connection, state: State, now_ms: int) -> None:
     """Make `state` the device's current one, unless a newer one is known."""
     devices = schema.devices
     known = connection.execute(
@@ -48,7 +51,16 @@ def apply_state(connection: Connection, state: State) -> None:
         if same_boot:
             connection.execute(update(devices).where(here).values(online=False))
         return
-    newer = state.seq > known.state_seq if same_boot else state.ts_ms >= known.state_ms
+    believable = state.clock_synced and state.ts_ms <= now_ms + CLOCK_SLACK_MS
+    state_ms = state.ts_ms if believable else 0
+    if same_boot:
+        newer = state.seq > known.state_seq
+    elif state_ms and known.state_ms:
+        newer = state_ms >= known.state_ms
+    else:  # without a clock, the boot that we have heard of last
+        newer = _first_ms(connection, state.device, state.boot_id) >= _first_ms(
+            connection, state.device, known.boot_id
+        )
     if not newer:
         return
     connection.execute(
@@ -59,7 +71,7 @@ def apply_state(connection: Connection, state: State) -> None:
             status=state.status,
             reason=state.reason,
             boot_id=state.boot_id,
-            state_ms=state.ts_ms,
+            state_ms=state_ms,
             state_seq=state.seq,
             agent_version=state.agent_version,
             profile=state.profile,
@@ -75,6 +87,14 @@ def apply_state(connection: Connection, state: State) -> None:
     table = schema.device_models
     connection.execute(
         delete(table).where(table.c.device == state.device, table.c.model.not_in(names))
+    )
+
+
+def _first_ms(connection: Connection, device: str, boot_id: str) -> int:
+    """When we first heard of a boot, by our own clock; 0 of none."""
+    c = schema.device_boots.c
+    return (
+        connection.scalar(select(c.first_ms).where(c.device == device, c.boot_id == boot_id)) or 0
     )
 
 

@@ -80,7 +80,7 @@ def _do(ledger, kind, what):
             ledger.gates = what[0]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(sizes=FLEETS, newcomers=NEWCOMERS, options=OPTIONS, seed=st.integers(0, 2**32))
 def test_every_history_keeps_the_rules_and_comes_to_an_end(
     make_ledger, sizes, newcomers, options, seed

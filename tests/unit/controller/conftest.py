@@ -1,0 +1,172 @@
+"""A real controller without its broker: database, keys, a trusted release key, the web app."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+import shutil
+from base64 import urlsafe_b64decode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from controller.app import build_app, build_services
+from controller.config import load_settings
+from controller.enrolment import Sealed, create_token, enrol
+from controller.services import Services
+from controller.setup import initialise, trust_release_key
+from shoal.package import Package, file_entries, make_package, write_package
+from shoal.protocol.desired import EnrolmentRequest
+from shoal.protocol.manifest import Contract, Feature, Manifest, OutputField, Variant
+from shoal.signing import FileSigner
+
+MakePackage = Callable[..., Package]
+
+
+@pytest.fixture(scope="session")
+def signer() -> FileSigner:
+    """The release key that the controller trusts."""
+    return FileSigner.generate()
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory, signer: FileSigner) -> Path:
+    """A controller's folder as `init` makes it."""
+    folder = tmp_path_factory.mktemp("controller")
+    path = folder / "controller.toml"
+    path.write_text('data_dir = "data"\n[web]\nanonymous = "none"\n')
+    settings = load_settings(path)
+    initialise(settings)
+    trust_release_key(settings, signer.public_key)
+    return folder
+
+
+@pytest.fixture
+def services(tmp_path: Path, template: Path) -> Iterator[Services]:
+    """Everything that the controller's parts are handed, over SQLite in a folder of its own."""
+    folder = tmp_path / "controller"
+    shutil.copytree(template, folder)
+    services = build_services(load_settings(folder / "controller.toml"))
+    yield services
+    services.engine.dispose()
+
+
+class Api:
+    """HTTP to the real application, without a socket; a defect shows as status 500."""
+
+    def __init__(self, services: Services) -> None:
+        self.app = build_app(services)
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        self._client = httpx.AsyncClient(transport=transport, base_url="http://controller")
+        self._runner = asyncio.Runner()
+
+    def request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        """Send one request and wait for the whole answer."""
+        return self._runner.run(self._client.request(method, path, **more))
+
+    def get(self, path: str, **more: Any) -> httpx.Response:
+        """GET."""
+        return self.request("GET", path, **more)
+
+    def post(self, path: str, **more: Any) -> httpx.Response:
+        """POST."""
+        return self.request("POST", path, **more)
+
+    def close(self) -> None:
+        """Let go of the loop."""
+        self._runner.run(self._client.aclose())
+        self._runner.close()
+
+
+@pytest.fixture
+def api(services: Services) -> Iterator[Api]:
+    """Requests without a token."""
+    api = Api(services)
+    yield api
+    api.close()
+
+
+@pytest.fixture
+def operator(services: Services) -> dict[str, str]:
+    """Headers of the operator that `init` made."""
+    token = services.settings.token_file.read_text().strip()
+    return {"authorization": f"Bearer {token}"}
+
+
+@pytest.fixture
+def make_pump(signer: FileSigner) -> MakePackage:
+    """`make_pump("1.0", 1, signers=…, data=…)`: a small signed package of the model pump."""
+
+    def make(
+        version: str = "1.0",
+        sequence: int = 1,
+        signers: tuple[FileSigner, ...] | None = None,
+        data: bytes = b"model",
+        **changes: Any,
+    ) -> Package:
+        files = {"model.tflite": data}
+        manifest = Manifest(
+            model="pump",
+            version=version,
+            sequence=sequence,
+            created="2026-01-01T00:00:00+00:00",
+            files=file_entries(files),
+            variants=[Variant(name="only", file="model.tflite")],
+            contract=Contract(features=[Feature(name="t")], outputs=[OutputField(name="y")]),
+            **changes,
+        )
+        return make_package(manifest, files, *((signer,) if signers is None else signers))
+
+    return make
+
+
+@pytest.fixture
+def package_file(tmp_path: Path) -> Callable[[Package], Path]:
+    """Writes a package."""
+
+    def write(package: Package) -> Path:
+        path = tmp_path / f"{package.manifest.version}.shoal"
+        write_package(package, path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def request_of() -> Callable[..., EnrolmentRequest]:
+    """`request_of(token, "gw-1", site="jfk")`: what a device sends that holds a token."""
+
+    def make(
+        token: str, device: str, site: str = "jfk", key: bytes | None = None, **changes: Any
+    ) -> EnrolmentRequest:
+        token_id, _, text = token.partition(".")
+        secret = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        key = os.urandom(32) if key is None else key
+        proof = hmac.new(secret, device.encode() + b"|" + key, hashlib.sha256).digest()
+        request = EnrolmentRequest(
+            token_id=token_id, device=device, site=site, profile="p", public_key=key, proof=proof
+        )
+        return msgspec.structs.replace(request, **changes)
+
+    return make
+
+
+@pytest.fixture
+def enrolled(
+    services: Services, request_of: Callable[..., EnrolmentRequest]
+) -> Callable[..., Sealed]:
+    """`enrolled("gw-1", site="jfk")`: makes a device part of the fleet."""
+
+    def make(device: str, site: str = "jfk") -> Sealed:
+        token = create_token(
+            services, "ann", device=device, site=None, labels={}, expires_seconds=None
+        )
+        return enrol(services, request_of(token["token"], device, site))
+
+    return make
