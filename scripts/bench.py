@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,8 @@ def main() -> int:
     if arguments.markdown:
         print(markdown([_read(path) for path in arguments.markdown]))
         return 0
+    # as installed on a device: from bytecode, not compiling at every start
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     options = Options(quick=arguments.quick)
     groups = GROUPS if arguments.group == "all" else (arguments.group,)
     figures: list[Figure] = []

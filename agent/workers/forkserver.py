@@ -23,6 +23,7 @@ from collections.abc import Callable
 
 from agent.runtimes import preload
 from agent.workers import worker
+from agent.workers.trim import trim_memory
 
 PR_SET_PDEATHSIG = 1
 
@@ -39,6 +40,7 @@ def main() -> None:
     preload()
     gc.collect()
     gc.freeze()  # what is shared stays shared: the collector does not touch it any more
+    trim_memory()
     control.send(json.dumps({"ready": True}).encode())
     _serve(control, wake_read, [wake_read, wake_write])
 

@@ -45,6 +45,7 @@ class Forkserver:
             [sys.executable, "-m", "agent.workers.forkserver", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # its threads would not survive a fork
         )
         theirs.close()
         server = cls(process, ours)

@@ -19,6 +19,7 @@ import numpy as np
 from agent.runtimes import Engine, RuntimeLoadError, load_engine
 from agent.workers import frames
 from agent.workers.frames import Kind
+from agent.workers.trim import trim_memory
 from shoal.baseline import Baseline, decode_baseline
 from shoal.errors import InvalidInputError, ShoalError
 from shoal.protocol.manifest import ClassScores, Contract, Manifest, Threshold, decode_manifest
@@ -94,6 +95,7 @@ class Model:
         self._high = np.array([_or(o.high, np.inf) for o in self.contract.outputs])
         self._features, self._outputs = _accumulators(self.contract, self._baseline())
         self._rows = 0
+        self._trimmed = False
 
     def facts(self) -> dict[str, Any]:
         """What the agent is told after loading."""
@@ -166,6 +168,9 @@ class Model:
     def take_statistics(self) -> dict[str, Any]:
         """Everything counted since the last call."""
         rows, self._rows = self._rows, 0
+        if rows and not self._trimmed:  # every path has run by now: the rest was for starting up
+            self._trimmed = True
+            trim_memory()
         return {
             "rows": rows,
             "features": [] if self._features is None else self._features.take(),

@@ -9,13 +9,14 @@ from benchmarks.pipelines import (
     pipeline_ratio_autoencoder,
     pipeline_ratio_resnet,
 )
-from benchmarks.resident import agent_pss, model_pss, updater_peak
+from benchmarks.resident import agent_pss, model_pss, updater_peak, worker_pss
 from benchmarks.swaps import swap_gap_max, swap_lost
 from benchmarks.workers import crash_recovery, hang_recovery_over_deadline, worker_ready
 
 MEASUREMENTS = {
     "agent_pss": agent_pss,
     "model_pss": model_pss,
+    "worker_pss": worker_pss,
     "updater_peak": updater_peak,
     "install_size": install_size,
     "worker_ready": worker_ready,

@@ -21,7 +21,7 @@ import msgspec
 from local_fleet import processes
 from local_fleet.agents import AgentSpec
 from local_fleet.fleet import LocalFleet
-from local_fleet.memory import tree, tree_pss_bytes
+from local_fleet.memory import pss_bytes, tree, tree_pss_bytes
 
 from agent.introspect import device_facts
 from agent.updater.wire import FetchRequest, Staged, decode_reply
@@ -54,6 +54,12 @@ def model_pss(options: Options) -> Figure:
     return figure("model_pss", "MB", [one.model_pss / 1e6 for one in _runs(options)])
 
 
+def worker_pss(options: Options) -> Figure:
+    """Of that, the worker process; the rest is the forkserver and the agent's own bookkeeping."""
+    resnet()
+    return figure("worker_pss", "MB", [one.worker_pss / 1e6 for one in _runs(options)])
+
+
 def updater_peak(options: Options) -> Figure:
     """Highest resident set of the update process that fetches and verifies a whole release."""
     with _serving() as (fleet, package):
@@ -68,6 +74,7 @@ class _Run:
     idle_pss: int
     idle_rss: int
     model_pss: int
+    worker_pss: int
 
 
 @cache
@@ -87,9 +94,10 @@ def _run(fleet: LocalFleet, package: Package, name: str, settle: float) -> _Run:
     time.sleep(max(0.0, started + settle - time.monotonic()))
     idle_pss, idle_rss = tree_pss_bytes(child.pid), _tree_rss_bytes(child.pid)
     _assign(fleet, package, name)
-    loaded = tree_pss_bytes(child.pid)
+    pids = tree(child.pid)  # agent, forkserver, worker
+    loaded = {pid: pss_bytes(pid) for pid in pids}
     processes.stop([fleet.children.pop(name)])
-    return _Run(idle_pss, idle_rss, loaded - idle_pss)
+    return _Run(idle_pss, idle_rss, sum(loaded.values()) - idle_pss, loaded[pids[-1]])
 
 
 def _assign(fleet: LocalFleet, package: Package, name: str) -> None:
@@ -130,7 +138,7 @@ def _serving() -> Iterator[tuple[LocalFleet, Package]]:
 
 
 def _spec(name: str, folder: Path, package: Package) -> AgentSpec:
-    rows = write_rows(package, folder, 64)
+    rows = write_rows(package, folder, 16)
     source = {"kind": "tensor-file", "path": str(rows), "rate_hz": RATE_HZ, "loop": True}
     return AgentSpec(name, "bench", models={package.manifest.model: {"source": source}})
 
