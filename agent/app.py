@@ -12,18 +12,19 @@ import signal
 import sqlite3
 import time
 from collections import deque
+from collections.abc import Callable
 
-from agent.actions import build_action
+from agent.actions import ActionContext, build_action
 from agent.clock import Clock, find_probe
 from agent.config import AgentConfig, ModelBinding
 from agent.introspect import device_facts
 from agent.link import Link
 from agent.manager import ModelManager, collect_garbage
 from agent.notify import notify, watchdog_seconds
-from agent.pipeline import WorkerPipeline
+from agent.pipeline import BUFFER_ROWS, WorkerPipeline
+from agent.ports import Action
 from agent.reporter import Identity, Reporter
-from agent.sources import open_source
-from agent.sources.replay import ReplaySource
+from agent.sources import SourceContext, Tally, open_source
 from agent.spool import Spool
 from agent.state_files import open_database
 from agent.store import StateStore
@@ -59,6 +60,7 @@ class Agent:
         self._pool = ForkserverPool(PoolOptions(num_threads=config.num_threads))
         self._managers: dict[str, ModelManager] = {}
         self._pipelines: dict[str, WorkerPipeline] = {}
+        self._actions: list[Action] = []
         self._envelope: bytes | None = None
         self._news = asyncio.Event()
         self._lags: deque[float] = deque(maxlen=600)
@@ -102,9 +104,22 @@ class Agent:
     def _bind(self, binding: ModelBinding) -> None:
         """Wire one model name: source, actions, pipeline, slots."""
         options = dict(binding.source)
-        source = open_source(options.pop("kind"), options)
-        actions = [build_action(one, self._reporter.predictions) for one in binding.actions]
-        pipeline = WorkerPipeline(binding.name, source, actions, now_ms=self._clock.steady_ms)
+        tally = Tally(lambda code, sentence: self._tell_source(binding.name, code, sentence))
+        context = SourceContext(binding.name, self._config.state_dir, tally)
+        source = open_source(options.pop("kind"), options, context)
+        told = ActionContext(
+            binding.name, self._reporter.predictions, self._tell_from(binding.name)
+        )
+        actions = [build_action(one, told) for one in binding.actions]
+        self._actions += actions
+        pipeline = WorkerPipeline(
+            binding.name,
+            source,
+            actions,
+            now_ms=self._clock.steady_ms,
+            overload=options.get("overload") or None,
+            buffer_rows=options.get("buffer_rows", BUFFER_ROWS),
+        )
         manager = ModelManager(
             binding.name,
             self._config.state_dir,
@@ -118,15 +133,23 @@ class Agent:
         pipeline.on_incident = manager.on_incident
         self._pipelines[binding.name] = pipeline
         self._managers[binding.name] = manager
-        if isinstance(source, ReplaySource):
-            for fault in source.faults:
-                self._reporter.event(
-                    "pipeline",
-                    "injected-fault",
-                    fault.describe(),
-                    severity="warning",
-                    model=binding.name,
-                )
+        for fault in getattr(source, "faults", []):
+            self._tell_source(binding.name, "injected-fault", fault.describe())
+
+    def _tell_from(self, model: str) -> Callable[[str, str], None]:
+        """A `tell` for an action's thread; a loop that is closing hears no more."""
+        loop = asyncio.get_running_loop()
+
+        def tell(code: str, sentence: str) -> None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._tell_source, model, code, sentence)
+
+        return tell
+
+    def _tell_source(self, model: str, code: str, sentence: str) -> None:
+        """Something about a source or an action that people should know, told once a kind."""
+        log.warning("pipeline model=%s code=%s words=%r", model, code, sentence)
+        self._reporter.event("pipeline", code, sentence, severity="warning", model=model)
 
     async def _run_pipeline(self, name: str) -> None:
         while True:
@@ -294,6 +317,8 @@ class Agent:
         with contextlib.suppress(ShoalError, TimeoutError):
             async with asyncio.timeout(5.0):
                 await self._close_windows()
+        for action in self._actions:
+            await asyncio.to_thread(action.close)
         await self._link.close(self._reporter.last_will())
         await self._pool.stop()
         self._outbox.close()

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from agent.actions import find_action_problems
+from agent.sources import find_source_problems
 from shoal.errors import InvalidInputError
 from shoal.ids import DeviceId, SiteId, is_name
 
@@ -170,12 +172,16 @@ class _Reader:
             self._problems.append(f"{at}: a model name may hold only a-z, 0-9 and '-'")
         table = table if isinstance(table, dict) else {}
         source, actions = table.get("source"), table.get("actions", [])
-        if not isinstance(source, dict) or not isinstance(source.get("kind"), str):
-            self._problems.append(f"{at}.source.kind: is missing")
-            source = {"kind": ""}
+        if not isinstance(source, dict):
+            self._problems.append(f"{at}.source: is missing")
+            source = {}
+        else:
+            self._problems += find_source_problems(f"{at}.source", source)
         if not isinstance(actions, list) or not all(isinstance(one, dict) for one in actions):
             self._problems.append(f"{at}.actions: expected a list of tables")
             actions = []
+        for number, action in enumerate(actions):
+            self._problems += find_action_problems(f"{at}.actions[{number}]", action)
         for key in set(table) - {"source", "actions"}:
             self._problems.append(f"{at}.{key}: is not known")
         return ModelBinding(name, source, actions)

@@ -7,7 +7,7 @@ service (`slots`, `reporter`, `app`) sees only these.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -115,11 +115,16 @@ class Samples:
 class Source(Protocol):
     """Where rows come from."""
 
+    @property
+    def live(self) -> bool:
+        """Whether rows come whether or not anybody is ready; a file can wait."""
+        ...
+
     def select(self, features: list[str]) -> None:
         """Give rows of these features, in this order, from the next batch on."""
         ...
 
-    def batches(self) -> AsyncIterator[Samples]:
+    def batches(self) -> AsyncGenerator[Samples, None]:
         """Yield rows until the source ends; waits (never polls) for the next."""
         ...
 
@@ -148,6 +153,10 @@ class Action(Protocol):
     def __call__(self, answers: Answers) -> None: ...
     def flush(self) -> None:
         """Let go of what is held back; called when a window closes."""
+        ...
+
+    def close(self) -> None:
+        """Nothing follows; called once, at an orderly stop."""
         ...
 
 

@@ -1,164 +1,105 @@
-"""What happens with answers: published over MQTT, appended to a table or a file.
+"""What happens with answers: published over MQTT, appended to a table or a file, sent by webhook.
 
-An action takes answers and returns at once; what it writes is small and local, so a commit a
-batch is fast enough, and a full disk is counted, never fatal.
+An action takes answers and returns at once. What is slow or may fail is queued, bounded, and done
+in a thread of the action's own.
 """
 
 from __future__ import annotations
 
-import json
-import sqlite3
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from agent.actions.batcher import PredictionBatcher
+from agent.actions.queued import QueuedAction, Writer
+from agent.options import Key, find_problems, with_defaults
 from agent.ports import Action, Answers
 from shoal.errors import InvalidInputError
 
-MAX_MESSAGE_ROWS = 100
-FLUSH_SECONDS = 1.0
+_QUEUE_KEYS = {
+    "labels": Key("texts", []),
+    "queue_rows": Key("integer", 10_000, 100, 1_000_000),
+}
+_KEYS: dict[str, dict[str, Key]] = {
+    "mqtt": {},
+    "sqlite": {
+        "path": Key("text"),
+        "max_rows": Key("integer", 1_000_000, 100, 1e9),
+        **_QUEUE_KEYS,
+    },
+    "file": {
+        "path": Key("text"),
+        "max_bytes": Key("integer", 64 * 1024 * 1024, 4096, 1e12),
+        "keep": Key("integer", 1, 0, 100),
+        **_QUEUE_KEYS,
+    },
+    "webhook": {
+        "url": Key("text"),
+        "timeout_seconds": Key("number", 5.0, 0.1, 60),
+        "max_tries": Key("integer", 8, 1, 1000),
+        "batch_rows": Key("integer", 100, 1, 10_000),
+        "token_file": Key("text", ""),
+        **_QUEUE_KEYS,
+    },
+}
 
 
-class PredictionBatcher:
-    """Collects answers of one model into messages of at most 100 rows or one second."""
+@dataclass(frozen=True, slots=True)
+class ActionContext:
+    """What an action may use of the agent around it. `tell` may be called from any thread."""
 
-    def __init__(self, publish: Callable[[Answers], None]) -> None:
-        self._publish = publish
-        self._held: Answers | None = None
-        self._since = 0.0
-
-    def __call__(self, answers: Answers) -> None:
-        """Take answers; publish what is full or belongs to another release."""
-        held = self._held
-        if held is None:
-            self._held, self._since = answers, time.monotonic()
-        elif held.release_sequence == answers.release_sequence:
-            self._held = Answers(
-                held.model,
-                held.version,
-                held.release_sequence,
-                held.names,
-                held.times_ms + answers.times_ms,
-                held.values + answers.values,
-                held.labels + answers.labels,
-            )
-        else:
-            self.flush()
-            self._held, self._since = answers, time.monotonic()
-        if self._held is not None and (
-            len(self._held.times_ms) >= MAX_MESSAGE_ROWS
-            or time.monotonic() - self._since >= FLUSH_SECONDS
-        ):
-            self.flush()
-
-    def flush(self) -> None:
-        """Publish what is held."""
-        held, self._held = self._held, None
-        if held is None:
-            return
-        for start in range(0, len(held.times_ms), MAX_MESSAGE_ROWS):
-            cut = slice(start, start + MAX_MESSAGE_ROWS)
-            self._publish(
-                Answers(
-                    held.model,
-                    held.version,
-                    held.release_sequence,
-                    held.names,
-                    held.times_ms[cut],
-                    held.values[cut],
-                    held.labels[cut],
-                )
-            )
+    model: str
+    publish: Callable[[Answers], None]
+    tell: Callable[[str, str], None]
 
 
-class SqliteAction:
-    """Appends to table `predictions(time_ms, model, version, label, values)` of a file."""
-
-    def __init__(self, path: Path, max_rows: int) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=NORMAL")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS predictions (id INTEGER PRIMARY KEY, time_ms INTEGER,"
-            " model TEXT, version TEXT, label TEXT, outputs TEXT)"
-        )
-        self._max_rows = max_rows
-        self.failed = 0
-
-    def __call__(self, answers: Answers) -> None:
-        """Write all rows in one transaction; beyond `max_rows` the oldest go."""
-        labels = answers.labels or [""] * len(answers.times_ms)
-        rows = [
-            (ms, answers.model, answers.version, label, json.dumps(dict(zip(answers.names, v))))  # noqa: B905
-            for ms, v, label in zip(answers.times_ms, answers.values, labels, strict=True)
-        ]
-        try:
-            self._connection.execute("BEGIN")
-            self._connection.executemany(
-                "INSERT INTO predictions (time_ms, model, version, label, outputs)"
-                " VALUES (?, ?, ?, ?, ?)",
-                rows,
-            )
-            self._connection.execute(
-                "DELETE FROM predictions WHERE id <= (SELECT MAX(id) FROM predictions) - ?",
-                (self._max_rows,),
-            )
-            self._connection.execute("COMMIT")
-        except sqlite3.Error:
-            self.failed += len(rows)
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-
-    def flush(self) -> None:
-        """Nothing is held back."""
+def find_action_problems(at: str, table: Mapping[str, Any]) -> list[str]:
+    """Every mistake of an action's table; the configuration reports them together."""
+    kind = table.get("kind")
+    if kind not in _KEYS:
+        return [f"{at}.kind: expected one of {', '.join(_KEYS)}, got {kind!r}"]
+    options = {key: value for key, value in table.items() if key != "kind"}
+    found = find_problems(at, options, _KEYS[kind])
+    if kind == "webhook" and not found:
+        url = urlsplit(options["url"])
+        if url.scheme not in ("http", "https") or not url.hostname:
+            found.append(f"{at}.url: expected http:// or https://, got {options['url']!r}")
+    return found
 
 
-class FileAction:
-    """Appends NDJSON lines; at `max_bytes` the file is renamed to `*.1` and begun anew."""
-
-    def __init__(self, path: Path, max_bytes: int) -> None:
-        self._path = path
-        self._max_bytes = max_bytes
-        self.failed = 0
-
-    def __call__(self, answers: Answers) -> None:
-        """Append one line a row."""
-        labels = answers.labels or [""] * len(answers.times_ms)
-        lines = [
-            json.dumps(
-                {
-                    "time_ms": ms,
-                    "model": answers.model,
-                    "version": answers.version,
-                    "label": label,
-                    **dict(zip(answers.names, values, strict=True)),
-                }
-            )
-            for ms, values, label in zip(answers.times_ms, answers.values, labels, strict=True)
-        ]
-        try:
-            if self._path.exists() and self._path.stat().st_size >= self._max_bytes:
-                self._path.replace(self._path.with_name(self._path.name + ".1"))
-            with self._path.open("a") as file:
-                file.write("\n".join(lines) + "\n")
-        except OSError:
-            self.failed += len(lines)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-
-def build_action(options: dict[str, Any], publish: Callable[[Answers], None]) -> Action:
-    """Make an action from its TOML table; raise `InvalidInputError` naming the key at fault."""
-    kind = options.get("kind")
+def build_action(table: Mapping[str, Any], context: ActionContext) -> Action:
+    """Make an action from its TOML table; raise one `InvalidInputError` with all mistakes."""
+    if found := find_action_problems("actions", table):
+        raise InvalidInputError("; ".join(found))
+    kind = table["kind"]
     if kind == "mqtt":
-        return PredictionBatcher(publish)
-    if kind not in ("sqlite", "file"):
-        raise InvalidInputError(f"actions.kind {kind!r}: expected mqtt, sqlite or file")
-    if "path" not in options:
-        raise InvalidInputError(f"actions ({kind}): key path is missing")
-    path = Path(options["path"])
+        return PredictionBatcher(context.publish)
+    options = with_defaults(table, _KEYS[kind])
+    return QueuedAction(
+        f"{context.model}-{kind}",
+        _writer(kind, options),
+        max_rows=options["queue_rows"],
+        batch_rows=options.get("batch_rows", 1000),
+        tell=context.tell,
+        labels=options["labels"],
+    )
+
+
+def _writer(kind: str, options: dict[str, Any]) -> Writer:
+    from agent.actions import writers  # loads an HTTP client: only where it is used
+
     if kind == "sqlite":
-        return SqliteAction(path, int(options.get("max_rows", 1_000_000)))
-    return FileAction(path, int(options.get("max_bytes", 64 * 1024 * 1024)))
+        return writers.SqliteWriter(Path(options["path"]), options["max_rows"])
+    if kind == "file":
+        return writers.FileWriter(Path(options["path"]), options["max_bytes"], options["keep"])
+    return writers.WebhookWriter(
+        urlsplit(options["url"]),
+        options["timeout_seconds"],
+        options["max_tries"],
+        options["token_file"],
+    )
+
+
+__all__ = ["ActionContext", "build_action", "find_action_problems"]

@@ -1,5 +1,5 @@
 """From sensor rows to answers, with every row accounted for."""
 
-from agent.pipeline.pipeline import WorkerPipeline
+from agent.pipeline.pipeline import BUFFER_ROWS, WorkerPipeline
 
-__all__ = ["WorkerPipeline"]
+__all__ = ["BUFFER_ROWS", "WorkerPipeline"]

@@ -1,25 +1,30 @@
-"""The pipeline of one model name: source → micro-batch → worker → actions, and its accounts.
+"""The pipeline of one model name: source → buffer → micro-batch → worker → actions, and its
+accounts.
 
-One micro-batch is under way at a time. A lock around it is the only synchronisation: a swap and
-the closing of a window take place between two batches, so no row is lost and no report mixes
-two releases.
+A reader fills the buffer while the worker answers. One micro-batch is under way at a time. A lock
+around it is the only synchronisation: a swap and the closing of a window take place between two
+batches, so no row is lost and no report mixes two releases. Rows that wait at a swap to a release
+with other features are answered by the release they were read for.
 """
 
 from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine
 
 from agent.pipeline import accounting, windowing
 from agent.pipeline.accounting import Account
+from agent.pipeline.buffer import Buffer, Policy
 from agent.ports import Action, Answers, Samples, Source, WindowReport, WorkerIncident
 from agent.workers import frames
 from agent.workers.frames import InferAnswer, InferRequest
 from agent.workers.pool import BatchFailedError, Worker
 
 MAX_BATCH_ROWS = 64
+BUFFER_ROWS = 1024
 
 
 class WorkerPipeline:
@@ -32,15 +37,20 @@ class WorkerPipeline:
         actions: list[Action],
         on_incident: Callable[[WorkerIncident], None] = lambda incident: None,
         now_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
+        *,
+        overload: Policy | None = None,
+        buffer_rows: int = BUFFER_ROWS,
     ) -> None:
         self._model = model
         self._source = source
         self._actions = actions
         self.on_incident = on_incident
+        self._buffer = Buffer(buffer_rows, overload or ("newest" if source.live else "wait"))
         self._lock = asyncio.Lock()
         self._ready = asyncio.Event()
         self._worker: Worker | None = None
-        self._selected: list[str] = []
+        self._reading: list[str] = []
+        self._taking: list[str] = []
         self._account = Account()
         self._carried = b""
         self._restarts_before = 0
@@ -51,15 +61,34 @@ class WorkerPipeline:
     async def run(self) -> None:
         """Wait for the first model, then feed it rows until the source ends."""
         await self._ready.wait()
-        async for samples in self._source.batches():
-            read_for = self._selected
-            for start in range(0, len(samples.times_ms), MAX_BATCH_ROWS):
+        self._buffer.open()
+        reader = asyncio.create_task(self._read(), name=f"source-{self._model}")
+        try:
+            while await self._buffer.wait():
                 async with self._lock:
-                    await _finish(self._feed(_part(samples, start, MAX_BATCH_ROWS), read_for))
+                    if (taken := self._buffer.take(MAX_BATCH_ROWS)) is not None:
+                        await _finish(self._feed(*taken))
+            await reader
+        finally:
+            reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await reader  # what went wrong in it was raised above
+            self._account.drop(accounting.STOPPED, self._buffer.clear())
+
+    async def _read(self) -> None:
+        """Fill the buffer until the source ends."""
+        try:
+            async with contextlib.aclosing(self._source.batches()) as batches:
+                async for samples in batches:
+                    await self._buffer.put(self._reading, samples)
+        finally:
+            self._buffer.close()
 
     async def swap(self, loaded: Worker | None) -> Worker | None:
         """Put `loaded` in place between two micro-batches; return what was there."""
         async with self._lock:
+            if loaded is not None:
+                await self._select(_features(loaded))
             await self._close_window()
             before, self._worker = self._worker, loaded
             if before is None:
@@ -67,9 +96,6 @@ class WorkerPipeline:
             if loaded is not None:
                 if before is None or _shape(loaded) != _shape(before):
                     self._carried = b""
-                if _features(loaded) != self._selected:
-                    self._selected = _features(loaded)
-                    self._source.select(self._selected)
                 loaded.on_incident = self.on_incident
                 self._restarts_before = loaded.restarts
                 self._ready.set()
@@ -82,17 +108,33 @@ class WorkerPipeline:
         reports, self._closed = self._closed, []
         return reports
 
-    async def _feed(self, samples: Samples, read_for: list[str]) -> None:
-        """Settle every row of one micro-batch, read while `read_for` was selected."""
-        for reason, rows in self._source.take_dropped().items():
-            self._account.drop(reason, rows)
+    async def _select(self, features: list[str]) -> None:
+        """Read for other features; what waits and lacks one is still answered as it was read."""
+        before = self._taking
+        if features == before:
+            return
+        self._reading = features
+        self._source.select(features)
+        if self._worker is not None and not set(features) <= set(before):
+            while self._buffer.oldest_names is before:
+                taken = self._buffer.take(MAX_BATCH_ROWS)
+                assert taken is not None
+                await _finish(self._feed(*taken))
+        self._taking = features
+
+    async def _feed(self, names: list[str], samples: Samples) -> None:
+        """Settle every row of one micro-batch, read for the features `names`."""
+        self._drop_unread(self._account)
         worker, rows = self._worker, len(samples.times_ms)
         if worker is None:
             self._account.drop(accounting.NO_MODEL, rows)
             await asyncio.sleep(0)  # a source at full speed must not starve the loop
             return
         contract = worker.release.manifest.contract
-        if samples.width != len(contract.features) or read_for is not self._selected:
+        if names is not self._taking and set(self._taking) <= set(names):
+            samples = _reordered(samples, names, self._taking)
+            names = self._taking
+        if samples.width != len(contract.features) or names is not self._taking:
             self._account.drop(accounting.WRONG_WIDTH, rows)
             return
         row_bytes = samples.width * 4
@@ -113,6 +155,12 @@ class WorkerPipeline:
             rows_seen = carried + len(times)
             skip = windowing.carry_from(rows_seen, contract.window_rows, contract.stride_rows)
             self._carried = (self._carried + kept)[skip * row_bytes :]
+
+    def _drop_unread(self, account: Account) -> None:
+        """Settle what the source could not use and what found no room."""
+        for reason, rows in self._source.take_dropped().items():
+            account.drop(reason, rows)
+        account.drop(accounting.OVERLOAD, self._buffer.take_overload())
 
     def _settle(self, answer: InferAnswer, rows: int, latency_us: float) -> None:
         missing = answer.rows.count(frames.MISSING)
@@ -152,8 +200,7 @@ class WorkerPipeline:
             action.flush()
         account, self._account = self._account, Account()
         start_ms, self._start_ms = self._start_ms, self._now_ms()
-        for reason, rows in self._source.take_dropped().items():
-            account.drop(reason, rows)
+        self._drop_unread(account)
         worker = self._worker
         if worker is None:  # nothing is loaded: keep the count for the next window
             self._account = account
@@ -208,15 +255,15 @@ async def _finish(batch: Coroutine[None, None, None]) -> None:
         raise
 
 
-def _part(samples: Samples, start: int, most: int) -> Samples:
-    if start == 0 and len(samples.times_ms) <= most:
+def _reordered(samples: Samples, names: list[str], wanted: list[str]) -> Samples:
+    """The columns `wanted` of rows that were read for `names`."""
+    if samples.width != len(names):
         return samples
-    row = samples.width * 4
-    return Samples(
-        samples.times_ms[start : start + most],
-        samples.values[start * row : (start + most) * row],
-        samples.width,
-    )
+    values = array.array("f", samples.values)
+    picked = array.array("f", bytes(4 * len(wanted) * len(samples.times_ms)))
+    for at, name in enumerate(wanted):
+        picked[at :: len(wanted)] = values[names.index(name) :: len(names)]
+    return Samples(samples.times_ms, picked.tobytes(), len(wanted))
 
 
 def _usable(samples: Samples, answer: InferAnswer) -> tuple[bytes, list[int]]:

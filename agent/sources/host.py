@@ -10,12 +10,13 @@ import array
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import psutil
 
+from agent.options import Key
 from agent.ports import Samples
-from shoal.errors import InvalidInputError
+from agent.sources.kinds import SourceKind
 
 FEATURES = (
     "cpu_ratio",
@@ -30,9 +31,9 @@ FEATURES = (
 class HostSource:
     """`agent.ports.Source` of one row every 1/rate_hz seconds."""
 
+    live = True
+
     def __init__(self, rate_hz: float) -> None:
-        if not 0 < rate_hz <= 100:
-            raise InvalidInputError(f"source.rate_hz {rate_hz}: expected 0 < rate ≤ 100")
         self._rate_hz = rate_hz
         self._features: list[str] = list(FEATURES)
 
@@ -44,7 +45,7 @@ class HostSource:
         """Nothing is unparsable here."""
         return {}
 
-    async def batches(self) -> AsyncIterator[Samples]:
+    async def batches(self) -> AsyncGenerator[Samples, None]:
         """Measure for ever."""
         psutil.cpu_percent()
         sent, before = _network_bytes(), time.monotonic()
@@ -77,3 +78,9 @@ def read_temperature() -> float | None:
 
 def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
+
+
+HOST = SourceKind(
+    {"rate_hz": Key("number", 1.0, 0.001, 100)},
+    lambda options, context: HostSource(options["rate_hz"]),
+)

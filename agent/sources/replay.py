@@ -1,48 +1,39 @@
-"""Row-by-row sources: CSV and NDJSON files, replayed at a rate or as fast as they go, and stdin.
+"""CSV and NDJSON files, replayed at a rate, at the speed they were recorded, or as fast as they go.
 
-Rows come as mappings from column to text or number; the selected features are packed as float32.
-Empty, `NA`, `NaN` and `null` are missing; any other text that is no number makes the row
-unparsable, which is counted. At 100 rows a second and below every row goes out alone; above,
-the rows that are due go out together.
+At 100 rows a second and below every row goes out alone; above, the rows that are due go out
+together. Without a pace the file waits for the model; with one it is a live sensor, which does not.
 """
 
 from __future__ import annotations
 
-import array
 import asyncio
 import csv
 import itertools
-import json
-import math
-import random
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import datetime
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from agent.options import Key
 from agent.ports import Samples
-from agent.sources.inject import Fault
+from agent.sources.kinds import SourceContext, SourceKind
+from agent.sources.rows import ROW_KEYS, Packer, Row, parse_row
+from agent.sources.tally import Tally
 from shoal.errors import InvalidInputError
 
 BATCH_ROWS = 64
-MAX_LINE_BYTES = 1 << 20
-_MISSING = {"", "NA", "NaN", "nan", "null", "None"}
+MAX_PAUSE_SECONDS = 3600.0
 
-Row = dict[str, Any] | None
-"""One row by column; None where the line could not be read."""
 Rows = Callable[[], AsyncIterator[list[Row]]]
 """Starts reading from the beginning; yields lists of at most `BATCH_ROWS` rows."""
 
 
-def csv_rows(options: dict[str, Any]) -> Rows:
+def csv_rows(path: Path, delimiter: str = ",") -> Rows:
     """Rows of a CSV file with a header line."""
-    path, delimiter = Path(options["path"]), options.get("delimiter", ",")
 
     async def read() -> AsyncIterator[list[Row]]:
         try:
-            with path.open(newline="", encoding="utf-8") as file:  # noqa: ASYNC230 - 64 rows a turn
+            with path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file, delimiter=delimiter)
                 while chunk := list(itertools.islice(reader, BATCH_ROWS)):
                     yield [None if None in row else row for row in chunk]
@@ -52,97 +43,64 @@ def csv_rows(options: dict[str, Any]) -> Rows:
     return read
 
 
-def ndjson_rows(options: dict[str, Any]) -> Rows:
+def ndjson_rows(path: Path) -> Rows:
     """Rows of a file with one JSON object a line."""
-    path = Path(options["path"])
 
     async def read() -> AsyncIterator[list[Row]]:
         try:
-            with path.open("rb") as file:  # noqa: ASYNC230 - 64 rows a turn
+            with path.open("rb") as file:
                 while lines := list(itertools.islice(file, BATCH_ROWS)):
-                    yield [parse_line(line) for line in lines]
+                    yield [parse_row(line) for line in lines]
         except OSError as error:
             raise InvalidInputError(f"source.path {path}: {error}") from error
 
     return read
 
 
-def stdin_rows(options: dict[str, Any]) -> Rows:
-    """Rows from standard input, one JSON object a line, as they arrive."""
-
-    async def read() -> AsyncIterator[list[Row]]:
-        reader = asyncio.StreamReader(limit=MAX_LINE_BYTES)
-        await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-        )
-        while True:
-            try:
-                line = await reader.readline()
-            except ValueError:  # a line over the limit
-                yield [None]
-                continue
-            if not line:
-                return
-            yield [parse_line(line)]
-
-    return read
-
-
-def parse_line(line: bytes) -> Row:
-    """A JSON object, or None."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None
-
-
 class ReplaySource:
-    """`agent.ports.Source` over rows by column."""
+    """`agent.ports.Source` over a file's rows."""
 
     def __init__(
         self,
         rows: Rows,
+        packer: Packer,
+        tally: Tally,
         *,
         rate_hz: float = 0.0,
+        speed: float = 0.0,
         loop: bool = False,
-        columns: dict[str, str] | None = None,
-        time_column: str | None = None,
-        faults: list[Fault] | None = None,
     ) -> None:
         self._rows = rows
+        self._packer = packer
+        self._tally = tally
         self._rate_hz = rate_hz
+        self._speed = speed
         self._loop = loop
-        self._columns = columns or {}
-        self._time_column = time_column
-        self.faults = faults or []
-        self._features: list[str] = []
-        self._dropped: dict[str, int] = {}
-        self._noise = random.Random(0)  # noqa: S311 - rehearsal noise, not a secret
-        self._number = 0
+        self.faults = packer.faults
+        self.live = rate_hz > 0 or speed > 0
 
     def select(self, features: list[str]) -> None:
         """Give these features from the next batch on."""
-        self._features = features
+        self._packer.select(features)
 
     def take_dropped(self) -> dict[str, int]:
-        """Unparsable rows since the last call."""
-        taken, self._dropped = self._dropped, {}
-        return taken
+        """Rows it could not use since the last call."""
+        return self._tally.take()
 
-    async def batches(self) -> AsyncIterator[Samples]:
+    async def batches(self) -> AsyncGenerator[Samples, None]:
         """Replay, paced against the monotonic clock."""
-        started, sent = time.monotonic(), 0
+        pace = _RowPace(self._rate_hz) if self._rate_hz else None
         while True:
             read = 0
+            recorded = _RecordedPace(self._speed) if self._speed else None
             async for chunk in self._rows():
                 read += len(chunk)
                 for part in self._parts(chunk):
-                    if self._rate_hz:
-                        due = started + sent / self._rate_hz
-                        await asyncio.sleep(max(due - time.monotonic(), 0))
-                    sent += len(part)
-                    samples = self._pack(part)
+                    if pace is not None:
+                        await pace.wait(len(part))
+                    if recorded is not None:
+                        await recorded.wait(self._packer.moment(part[0]))
+                    samples = self._packer.pack(part)  # after the wait: a swap may have been in it
                     if samples.times_ms:
                         yield samples
             if not self._loop or not read:
@@ -150,45 +108,85 @@ class ReplaySource:
 
     def _parts(self, chunk: list[Row]) -> Iterator[list[Row]]:
         """Cut a chunk so that no row waits more than about 10 ms for its neighbours."""
-        size = BATCH_ROWS if not self._rate_hz else max(1, min(BATCH_ROWS, int(self._rate_hz / 99)))
+        size = BATCH_ROWS
+        if self._rate_hz:
+            size = max(1, min(BATCH_ROWS, int(self._rate_hz / 99)))
+        elif self._speed:
+            size = 1
         for start in range(0, len(chunk), size):
             yield chunk[start : start + size]
 
-    def _pack(self, rows: list[Row]) -> Samples:
-        values = array.array("f")
-        times: list[int] = []
-        now_ms = time.time_ns() // 1_000_000
-        for row in rows:
-            try:
-                if row is None:
-                    raise ValueError("not a row")
-                packed = [self._number_of(row, name) for name in self._features]
-                moment = now_ms if self._time_column is None else _time(row[self._time_column])
-            except (ValueError, TypeError, KeyError, OverflowError):
-                self._dropped["unparsable"] = self._dropped.get("unparsable", 0) + 1
-            else:
-                values.extend(packed)
-                times.append(moment)
-            self._number += 1
-        if sys.byteorder == "big":
-            values.byteswap()
-        return Samples(times, values.tobytes(), len(self._features))
 
-    def _number_of(self, row: dict[str, Any], name: str) -> float:
-        raw = row[self._columns.get(name, name)]
-        if raw is None or (isinstance(raw, str) and raw.strip() in _MISSING):
-            value = math.nan
-        else:
-            value = float(raw)
-        for fault in self.faults:
-            if fault.feature == name and fault.from_row <= self._number < fault.to_row:
-                value = fault.apply(value, self._noise)
-        return value
+class _RowPace:
+    """So many rows a second."""
+
+    def __init__(self, rate_hz: float) -> None:
+        self._rate_hz = rate_hz
+        self._started, self._sent = time.monotonic(), 0
+
+    async def wait(self, rows: int) -> None:
+        due = self._started + self._sent / self._rate_hz
+        self._sent += rows
+        await asyncio.sleep(max(due - time.monotonic(), 0))
 
 
-def _time(raw: Any) -> int:
-    """Milliseconds from a number of them, or from ISO 8601 text."""
-    try:
-        return max(int(float(raw)), 0)
-    except ValueError:
-        return max(int(datetime.fromisoformat(raw).timestamp() * 1000), 0)
+class _RecordedPace:
+    """As the file's own times say, `speed` times as fast; pauses are cut to an hour."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._due = time.monotonic()
+        self._before: int | None = None
+
+    async def wait(self, time_ms: int | None) -> None:
+        if time_ms is None:
+            return
+        if self._before is not None:
+            pause = max(time_ms - self._before, 0) / 1000 / self._speed
+            self._due += min(pause, MAX_PAUSE_SECONDS)
+        self._before = time_ms
+        await asyncio.sleep(max(self._due - time.monotonic(), 0))
+
+
+_FILE_KEYS = {
+    "path": Key("text"),
+    "rate_hz": Key("number", 0.0, 0, 1e6),
+    "speed": Key("number", 0.0, 0, 1e6),
+    "loop": Key("bool", False),
+    **ROW_KEYS,
+}
+
+
+def _problems(at: str, options: dict[str, Any]) -> list[str]:
+    Packer.of(options, Tally())
+    found = []
+    if options["speed"] and options["rate_hz"]:
+        found.append(f"{at}.speed: rate_hz is set too; expected one of them")
+    if options["speed"] and not options["time_column"]:
+        found.append(f"{at}.speed: needs time_column")
+    return found
+
+
+def _replay(rows: Rows, options: dict[str, Any], context: SourceContext) -> ReplaySource:
+    return ReplaySource(
+        rows,
+        Packer.of(options, context.tally),
+        context.tally,
+        rate_hz=options["rate_hz"],
+        speed=options["speed"],
+        loop=options["loop"],
+    )
+
+
+CSV = SourceKind(
+    {**_FILE_KEYS, "delimiter": Key("text", ",")},
+    lambda options, context: _replay(
+        csv_rows(Path(options["path"]), options["delimiter"]), options, context
+    ),
+    _problems,
+)
+NDJSON = SourceKind(
+    _FILE_KEYS,
+    lambda options, context: _replay(ndjson_rows(Path(options["path"])), options, context),
+    _problems,
+)

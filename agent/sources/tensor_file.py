@@ -10,10 +10,12 @@ import asyncio
 import mmap
 import struct
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
+from agent.options import Key
 from agent.ports import Samples
+from agent.sources.kinds import SourceKind
 from shoal.errors import InvalidInputError
 
 BATCH_ROWS = 64
@@ -26,6 +28,7 @@ class TensorFileSource:
         self._path = Path(path)
         self._rate_hz = rate_hz
         self._loop = loop
+        self.live = rate_hz > 0
 
     def select(self, features: list[str]) -> None:
         """Columns have no names: the contract's order is taken."""
@@ -34,7 +37,7 @@ class TensorFileSource:
         """Nothing is unparsable here."""
         return {}
 
-    async def batches(self) -> AsyncIterator[Samples]:
+    async def batches(self) -> AsyncGenerator[Samples, None]:
         """Yield up to 64 rows at a time, or one by one at a rate."""
         with self._path.open("rb") as file:
             offset, rows, width = read_header(self._path, file.read(4096))
@@ -80,3 +83,13 @@ def read_header(path: Path, head: bytes) -> tuple[int, int, int]:
     except (ValueError, SyntaxError, KeyError, IndexError, struct.error, OSError) as error:
         raise InvalidInputError(f"source.path {path}: {error}") from error
     return at + size, int(shape[0]), int(shape[1])
+
+
+TENSOR_FILE = SourceKind(
+    {
+        "path": Key("text"),
+        "rate_hz": Key("number", 0.0, 0, 1e6),
+        "loop": Key("bool", False),
+    },
+    lambda options, context: TensorFileSource(options["path"], options["rate_hz"], options["loop"]),
+)

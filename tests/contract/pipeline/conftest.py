@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from agent.pipeline import WorkerPipeline
-from agent.ports import Answers, StagedRelease, WindowReport, WorkerIncident
+from agent.ports import Answers, Source, StagedRelease, WindowReport, WorkerIncident
 from agent.sources import open_source
 from agent.workers.pool import ForkserverPool, PoolOptions, Worker
 from shoal.package import file_entries, sha256
@@ -47,12 +47,24 @@ def release(tmp_path: Path) -> Callable[..., StagedRelease]:
         features: tuple[str, ...] = FEATURES,
         window_rows: int = 1,
         gain: float = 1.0,
+        hidden: int = 0,
+        contract: dict[str, Any] | None = None,
         **changes: Any,
     ) -> StagedRelease:
         width = len(features) * window_rows
         layer = Dense(np.eye(width, dtype=np.float32) * np.float32(gain), np.zeros(width, "f4"))
         names = [f"y{i}" for i in range(width)]
-        files = {"model.tflite": write_float32([layer])}
+        layers = [layer]
+        if hidden:  # the same answers, slowly: zeros are added to them
+            wide = np.zeros((width, hidden), "f4")
+            wide[:, :width] = np.eye(width)
+            square = np.eye(hidden, dtype="f4")
+            layers = [
+                Dense(wide.T.copy(), np.zeros(hidden, "f4")),
+                Dense(square, np.zeros(hidden, "f4")),
+                Dense(wide, np.zeros(width, "f4")),
+            ]
+        files = {"model.tflite": write_float32(layers)}
         manifest = Manifest(
             model="echo",
             version=f"{sequence}.0.0",
@@ -65,6 +77,7 @@ def release(tmp_path: Path) -> Callable[..., StagedRelease]:
                 outputs=[OutputField(name=name) for name in names],
                 postprocess=[RawOutputs(fields=names)],
                 window_rows=window_rows,
+                **(contract or {}),
             ),
             **changes,
         )
@@ -96,16 +109,16 @@ def write_csv(tmp_path: Path) -> Callable[..., Path]:
 class Bench:
     """A pipeline over a CSV file, what it answered, and what it told."""
 
-    def __init__(self, path: Path, rate_hz: float = 0.0) -> None:
-        options = {"path": str(path), "time_column": "time_ms", "rate_hz": rate_hz}
+    def __init__(self, source: Path | Source, rate_hz: float = 0.0, **options: Any) -> None:
+        if isinstance(source, Path):
+            table = {"path": str(source), "time_column": "time_ms", "rate_hz": rate_hz}
+            source = open_source("csv", table)
         self.incidents: list[WorkerIncident] = []
         self.answers: dict[int, list[float]] = {}
         self.versions: dict[int, str] = {}
         self.reports: list[WindowReport] = []
         self.plans: list[tuple[int, Callable[[], None]]] = []
-        self.pipeline = WorkerPipeline(
-            "echo", open_source("csv", options), [self], self.incidents.append
-        )
+        self.pipeline = WorkerPipeline("echo", source, [self], self.incidents.append, **options)
         self.task: asyncio.Task[None] | None = None
         self._waiting: list[tuple[int, asyncio.Event]] = []
 
@@ -123,6 +136,9 @@ class Bench:
 
     def flush(self) -> None:
         """Nothing is held back."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def at(self, rows: int, act: Callable[[], None]) -> None:
         """Do something between two batches, once `rows` rows are answered."""

@@ -60,16 +60,13 @@ async def test_the_release_before_is_still_alive_after_a_swap(pool, release, wri
 @pytest.mark.parametrize(
     "features", [("b", "a"), ("a", "b", "c"), ("a",), ("c", "b")], ids="-".join
 )
-async def test_rows_read_for_other_features_are_dropped_never_mistaken(
+async def test_no_row_is_lost_or_mistaken_when_a_release_takes_other_features(
     pool, release, write_csv, bench, totals, row, features
 ):
     run = bench(write_csv(ROWS))
     one, two = await pool.load(release(1)), await pool.load(release(2, features=features))
     found = totals(await _run_with_swaps(run, [one, two, one, two]))
-    assert found.in_count == ROWS
-    assert set(found.dropped) <= {"wrong-width"}
-    assert found.ok + found.dropped["wrong-width"] == ROWS
-    assert 0 < found.dropped["wrong-width"] <= 3 * 64  # the batch in hand at each swap
+    assert (found.in_count, found.ok, found.dropped) == (ROWS, ROWS, {})
     for number, values in run.answers.items():
         names = features if run.versions[number] == "2.0.0" else ("a", "b")
         assert values == [row(number)[name] for name in names], number

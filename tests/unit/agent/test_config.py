@@ -59,9 +59,9 @@ def test_everything_can_be_set(load):
         workers.num_threads = 4
         outbox = { max_bytes = 65536, max_age_seconds = 60, merge_above_rows = 4 }
         [models.pump]
-        source = { kind = "csv", path = "a.csv", anything = 1 }
+        source = { kind = "csv", path = "a.csv", rate_hz = 1 }
         [[models.pump.actions]]
-        kind = "log"
+        kind = "mqtt"
         [models.fan.source]
         kind = "host"
         """
@@ -70,7 +70,7 @@ def test_everything_can_be_set(load):
     assert (config.window_seconds, config.health_seconds, config.num_threads) == (5, 0.2, 4)
     assert config.outbox == OutboxLimits(65536, 60, 4)
     assert config.models == [
-        ModelBinding("pump", {"kind": "csv", "path": "a.csv", "anything": 1}, [{"kind": "log"}]),
+        ModelBinding("pump", {"kind": "csv", "path": "a.csv", "rate_hz": 1}, [{"kind": "mqtt"}]),
         ModelBinding("fan", {"kind": "host"}, []),
     ]
 
@@ -107,7 +107,7 @@ def test_all_mistakes_are_reported_together(load):
             "workers.num_threads: expected a number, got True",
             "outbox.max_bytes: 1 is not between 65536 and 1.09951e+12",
             "models.Pump: a model name may hold only a-z, 0-9 and '-'",
-            "models.Pump.source.kind: is missing",
+            "models.Pump.source: is missing",
             "models.Pump.actions: expected a list of tables",
             "models.Pump.colour: is not known",
             "colour: is not known",
@@ -147,10 +147,10 @@ def test_a_number_outside_its_limits_is_named(load, key, value):
     ("text", "problem"),
     [
         ("models = 3", "models: expected a table per model"),
-        ("models = { pump = 3 }", "models.pump.source.kind: is missing"),
+        ("models = { pump = 3 }", "models.pump.source: is missing"),
         ("models = { pump = { source = { kind = 3 } } }", "models.pump.source.kind: is missing"),
         (
-            'models = { pump = { source = { kind = "csv" }, actions = [3] } }',
+            'models = { pump = { source = { kind = "host" }, actions = [3] } }',
             "models.pump.actions: expected a list of tables",
         ),
         ("report = 3", "report: is not known"),
@@ -174,3 +174,52 @@ def test_what_is_not_toml_is_refused(tmp_path, data):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InvalidInputError, match=r"none\.toml"):
         load_config(tmp_path / "none.toml")
+
+
+def test_mistakes_of_sources_and_actions_are_reported_together_with_their_paths(load):
+    found = _refused(
+        load,
+        MINIMAL
+        + """
+        [models.a.source]
+        kind = "csv"
+        rate_hz = "fast"
+        colour = "red"
+        [[models.a.actions]]
+        kind = "sqlite"
+        max_rows = 1
+        [[models.a.actions]]
+        kind = "smoke"
+        [[models.a.actions]]
+        kind = "webhook"
+        url = "ftp://host"
+        [models.b.source]
+        kind = "smoke"
+        [models.c.source]
+        kind = "tcp"
+        [models.d.source]
+        kind = "tcp"
+        listen = "nowhere"
+        [models.e.source]
+        kind = "ndjson"
+        path = "rows"
+        columns = { t = "$.a[x]" }
+        overload = "panic"
+        """,
+    )
+    assert sorted(found) == sorted(
+        [
+            "models.a.source.colour: is not known",
+            "models.a.source.path: is missing",
+            "models.a.source.rate_hz: expected a number, got 'fast'",
+            "models.a.actions[0].path: is missing",
+            "models.a.actions[0].max_rows: 1 is not between 100 and 1e+09",
+            "models.a.actions[1].kind: expected one of mqtt, sqlite, file, webhook, got 'smoke'",
+            "models.a.actions[2].url: expected http:// or https://, got 'ftp://host'",
+            "models.b.source.kind: expected one of csv, ndjson, stdin, tcp, unix, "
+            "tensor-file, host, got 'smoke'",
+            "models.c.source.listen: expected either listen or connect",
+            "models.d.source: address 'nowhere': expected host:port",
+            "models.e.source.overload: expected one of newest, oldest, wait, got 'panic'",
+        ]
+    )
