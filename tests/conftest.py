@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("shared", deadline=None)  # a machine that does other things too
+settings.load_profile("shared")
 
 ROOT = Path(__file__).resolve().parent.parent
 
