@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import sys
 from pathlib import Path
 
+from agent.installed import installed_version
 from shoal.profiles import limit_facts, load_profile
 
 RUNTIME_DISTRIBUTIONS = ("ai-edge-litert", "tflite-runtime")
@@ -41,19 +41,6 @@ def _runtime() -> tuple[str, str]:
         if version:
             return name, version
     return "", ""
-
-
-def installed_version(distribution: str) -> str:
-    """Version of an installed distribution, "" without it.
-
-    By the name of its folder, as PEP 376 fixes it: importing `importlib.metadata` would keep 3 MB
-    in the resident agent for ever.
-    """
-    pattern = f"{distribution.replace('-', '_')}-*.dist-info"
-    for entry in sys.path:
-        for folder in Path(entry or ".").glob(pattern):
-            return folder.name.removesuffix(".dist-info").rpartition("-")[2]
-    return ""
 
 
 _INTERESTING = {"sse4_2", "avx2", "avx512_vnni", "asimd", "asimddp", "neon", "fphp", "i8mm"}

@@ -109,6 +109,9 @@ class Reporter:
             "release_sequence": manifest.sequence,
             "manifest": report.release.manifest_sha256,
             "slot": slot,
+            "runtime": report.facts.runtime,
+            "runtime_version": report.facts.version,
+            "kernels": report.facts.kernels,
             "start_ms": self._clock.to_wall_ms(report.start_ms),
             "end_ms": self._clock.to_wall_ms(report.end_ms),
         }
@@ -118,9 +121,6 @@ class Reporter:
             Window(
                 **self._header(),
                 **common,
-                runtime=report.facts.runtime,
-                runtime_version=report.facts.version,
-                kernels=report.facts.kernels,
                 in_count=report.in_count,
                 ok=report.ok,
                 dropped=report.dropped,

@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agent.runtimes.base import Engine, Floats, RuntimeLoadError
+from agent.runtimes.operators import HIGHEST_PROBED, probe_file, probe_operators
+from agent.runtimes.tensors import TensorCodec, check_batch
 
 
 @dataclass(frozen=True, slots=True)
-class Adapter:
-    """How to reach one of the runtimes."""
+class TfliteAdapter:
+    """How to reach one of the two; its distribution has its name."""
 
     name: str
     module: str
     """Its interpreter; the package around it tells the version."""
-    distribution: str
+    kind: str = "tflite"
 
     def available(self) -> bool:
         """Whether it imports here."""
@@ -45,12 +46,25 @@ class Adapter:
             package = importlib.import_module(self.module.partition(".")[0])
             return TfliteEngine(interpreter, self.name, str(package.__version__))
         except (ValueError, RuntimeError) as error:
-            raise RuntimeLoadError(f"{self.name}: {error}") from error
+            raise RuntimeLoadError(f"{self.name}: {' '.join(str(error).split())}") from error
+
+    def operators(self) -> dict[str, int]:
+        """Operator → highest version, by asking the runtime; 0.1 s."""
+        module = importlib.import_module(self.module)
+
+        def takes(code: int, version: int) -> bool:
+            try:
+                module.Interpreter(model_content=probe_file(code, version))
+            except (ValueError, RuntimeError):
+                return False
+            return True
+
+        return probe_operators(takes, HIGHEST_PROBED)
 
 
 ADAPTERS = (
-    Adapter("ai-edge-litert", "ai_edge_litert.interpreter", "ai-edge-litert"),
-    Adapter("tflite-runtime", "tflite_runtime.interpreter", "tflite-runtime"),
+    TfliteAdapter("ai-edge-litert", "ai_edge_litert.interpreter"),
+    TfliteAdapter("tflite-runtime", "tflite_runtime.interpreter"),
 )
 
 
@@ -67,59 +81,28 @@ class TfliteEngine:
             )
         self.name, self.version = name, version
         self._interpreter = interpreter
-        self._input, self._output = _Tensor(inputs[0]), _Tensor(outputs[0])
-        if self._input.shape[0] != 1:
-            raise RuntimeLoadError(
-                f"{name}: expected batch size 1, got input shape {self._input.shape}",
-                code="wrong-tensor",
-            )
-        self.input_values = int(np.prod(self._input.shape))
-        self.output_values = int(np.prod(self._output.shape))
+        self._indices = int(inputs[0]["index"]), int(outputs[0]["index"])
+        self._input, self._output = _codec(name, inputs[0]), _codec(name, outputs[0])
+        check_batch(name, self._input.shape)
+        self.input_values, self.output_values = self._input.values, self._output.values
         self.kernels = "xnnpack" if _is_delegated(interpreter) else "reference"
 
     def run(self, inputs: Floats) -> Floats:
         """Quantise all, invoke row by row, dequantise all."""
-        if inputs.ndim != 2 or inputs.shape[1] != self.input_values:
-            raise RuntimeLoadError(
-                f"{self.name}: expected (n, {self.input_values}), got {inputs.shape}",
-                code="wrong-tensor",
-            )
-        rows = self._input.quantise(inputs).reshape(-1, *self._input.shape)
+        rows = self._input.encode(inputs).reshape(-1, *self._input.shape)
         raw = np.empty((len(rows), self.output_values), self._output.dtype)
-        interpreter, i, o = self._interpreter, self._input.index, self._output.index
+        interpreter, (i, o) = self._interpreter, self._indices
         for number, row in enumerate(rows):
             interpreter.set_tensor(i, row)
             interpreter.invoke()
             raw[number] = interpreter.get_tensor(o).reshape(-1)
-        return self._output.dequantise(raw)
+        return self._output.decode(raw)
 
 
-class _Tensor:
-    """An input or output tensor and its affine quantisation, if any."""
-
-    def __init__(self, details: dict[str, Any]) -> None:
-        self.index = int(details["index"])
-        self.shape = tuple(int(n) for n in details["shape"])
-        self.dtype = np.dtype(details["dtype"])
-        self._scale, self._zero = details["quantization"]
-
-    def quantise(self, values: Floats) -> NDArray[Any]:
-        if self.dtype == np.float32:
-            return np.ascontiguousarray(values)
-        limits = np.iinfo(self.dtype)
-        if self._scale:
-            values = np.rint(values / np.float32(self._scale)) + self._zero
-        # NaN cannot be an integer: it becomes the zero point, and the worker reports the row
-        values = np.nan_to_num(values, nan=float(self._zero))
-        return np.clip(values, limits.min, limits.max).astype(self.dtype)
-
-    def dequantise(self, values: NDArray[Any]) -> Floats:
-        if self.dtype == np.float32:
-            return values
-        if not self._scale:
-            return values.astype(np.float32)
-        scaled: Floats = (values.astype(np.float32) - self._zero) * np.float32(self._scale)
-        return scaled
+def _codec(name: str, details: dict[str, Any]) -> TensorCodec:
+    shape = tuple(int(n) for n in details["shape"])
+    scale, zero = details["quantization"]
+    return TensorCodec(f"{name}: tensor {details['name']}", shape, details["dtype"], scale, zero)
 
 
 def _is_delegated(interpreter: Any) -> bool:

@@ -57,7 +57,8 @@ class Variant(Struct, kw_only=True, frozen=True):
     """One file that realises the model for some hardware; the highest fitting priority wins."""
 
     name: Field
-    runtime: Literal["tflite", "onnx", "numpy"] = "tflite"
+    runtime: Name = "tflite"
+    """Kind of file: tflite, onnx or numpy; a third party's adapter may add one."""
     file: FileName
     precision: Literal["float32", "float16", "int8"] = "float32"
     priority: int = 0

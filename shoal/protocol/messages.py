@@ -161,6 +161,10 @@ class Statistics(Header, kw_only=True):
     release_sequence: Count
     manifest: ShortText
     slot: ShortText = "active"
+    runtime: ShortText = ""
+    """What computed the answers, as probed in the worker; with version and kernels."""
+    runtime_version: ShortText = ""
+    kernels: ShortText = ""
     baseline: ShortText = ""
     """SHA-256 of the baseline whose bins were counted."""
     start_ms: Milliseconds

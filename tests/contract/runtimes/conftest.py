@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 
 from agent.ports import StagedRelease
+from agent.runtimes import ADAPTERS, Engine
+from agent.runtimes.base import Adapter
+from agent.runtimes.guard import Guard
 from agent.workers.pool import ForkserverPool
+from shoal.dense import encode_dense
+from shoal.modeling.onnx import write_onnx
 from shoal.package import file_entries, sha256
 from shoal.protocol.manifest import (
     Contract,
@@ -22,7 +27,7 @@ from shoal.protocol.manifest import (
     Variant,
     encode_manifest,
 )
-from shoal.tflite.writer import Dense
+from shoal.tflite.writer import Dense, write_float32
 
 Stage = Callable[..., StagedRelease]
 PutOnDisk = Callable[[Manifest, dict[str, bytes], str], StagedRelease]
@@ -40,6 +45,42 @@ def make_network(sizes: tuple[int, ...], seed: int = 0) -> list[Dense]:
         )
         for number, (inputs, outputs) in enumerate(itertools.pairwise(sizes))
     ]
+
+
+def write_network(kind: str, layers: list[Dense]) -> bytes:
+    """The network in the file format of a runtime."""
+    if kind == "tflite":
+        return write_float32(layers)
+    if kind == "onnx":
+        return write_onnx(layers)
+    return encode_dense(
+        [(one.weights, one.bias, "relu" if one.relu else "linear") for one in layers]
+    )
+
+
+@pytest.fixture
+def write() -> Callable[[str, list[Dense]], bytes]:
+    """Writes a network for a kind of runtime: `write("onnx", layers)`."""
+    return write_network
+
+
+@pytest.fixture(params=[one for one in ADAPTERS if one.available()], ids=lambda one: one.name)
+def adapter(request: pytest.FixtureRequest) -> Adapter:
+    """Each runtime that is installed."""
+    found: Adapter = request.param
+    return found
+
+
+@pytest.fixture
+def load(adapter: Adapter, tmp_path: Path) -> Callable[[bytes], Engine]:
+    """Loads the bytes of a model with the runtime under test, guarded as in a worker."""
+
+    def load_bytes(data: bytes) -> Engine:
+        path = tmp_path / "model"
+        path.write_bytes(data)
+        return Guard(adapter.load(path, 1))
+
+    return load_bytes
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from agent.introspect import RUNTIME_DISTRIBUTIONS, installed_version
+from agent.installed import installed_version
+from agent.introspect import RUNTIME_DISTRIBUTIONS
 from agent.workers.trim import clean_file_mappings, trim_memory
 
 

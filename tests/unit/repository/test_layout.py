@@ -43,7 +43,8 @@ def test_every_command_names_a_module_that_exists(project):
 
 def test_every_extra_belongs_to_something(project):
     extras = set(project["project"]["optional-dependencies"])
-    assert extras == {"agent", "agent-tflite-runtime", "controller", "client", "author", "demo"}
+    agents = {"agent", "agent-tflite-runtime", "agent-onnx", "agent-c"}
+    assert extras == agents | {"controller", "client", "author", "demo"}
 
 
 @pytest.mark.parametrize("name", ["demo", "test", "check", "bench", "lock", "lib/setup.sh"])
