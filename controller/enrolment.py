@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,8 @@ Document = dict[str, Any]
 DEFAULT_EXPIRY_SECONDS = 24 * 3600
 MAX_EXPIRY_SECONDS = 365 * 86400
 SECRET_BYTES = 24
+MAX_LABELS = 32
+_LABEL = re.compile(r"[A-Za-z0-9_.-]{1,120}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ def create_token(
     for what, name in (("device", device), ("site", site)):
         if name is not None and not is_name(name):
             raise InvalidInputError(f"{what} {name[:80]!r}: expected a-z, 0-9 and '-'")
+    _check_labels(labels)
     seconds = DEFAULT_EXPIRY_SECONDS if expires_seconds is None else expires_seconds
     if not 1 <= seconds <= MAX_EXPIRY_SECONDS:
         raise InvalidInputError(f"expires_seconds: {seconds} is not between 1 and a year")
@@ -77,6 +81,18 @@ def create_token(
         audit.record(connection, now_ms, actor, "token.create", f"token {token_id}", data)
     text = urlsafe_b64encode(secret).decode().rstrip("=")
     return row | {"token": f"{token_id}.{text}", "used_by": None, "used_ms": None}
+
+
+def _check_labels(labels: dict[str, str]) -> None:
+    """Labels are what a selector can name."""
+    if len(labels) > MAX_LABELS:
+        raise InvalidInputError(f"labels: {len(labels)}, at most {MAX_LABELS}")
+    for name, value in labels.items():
+        if not (_LABEL.match(name) and len(name) <= 63 and _LABEL.match(value)):
+            raise InvalidInputError(
+                f"label {name[:63]!r}={value[:80]!r}: expected letters, digits, '_', '.' and '-', "
+                "a name of 1 to 63 and a value of 1 to 120"
+            )
 
 
 def list_tokens(connection: Connection) -> list[Document]:

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from fastapi import FastAPI
 
 from controller.app import build_app, build_services
 from controller.config import load_settings
@@ -60,8 +61,9 @@ def services(tmp_path: Path, template: Path) -> Iterator[Services]:
 class Api:
     """HTTP to the real application, without a socket; a defect shows as status 500."""
 
-    def __init__(self, services: Services) -> None:
-        self.app = build_app(services)
+    def __init__(self, app: FastAPI, services: Services) -> None:
+        self.app = app
+        app.state.services = services
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
         self._client = httpx.AsyncClient(transport=transport, base_url="http://controller")
         self._runner = asyncio.Runner()
@@ -84,10 +86,18 @@ class Api:
         self._runner.close()
 
 
+@pytest.fixture(scope="session")
+def app(template: Path) -> FastAPI:
+    """The application; each test hands it services of its own."""
+    services = build_services(load_settings(template / "controller.toml"))
+    services.engine.dispose()
+    return build_app(services)
+
+
 @pytest.fixture
-def api(services: Services) -> Iterator[Api]:
+def api(app: FastAPI, services: Services) -> Iterator[Api]:
     """Requests without a token."""
-    api = Api(services)
+    api = Api(app, services)
     yield api
     api.close()
 
