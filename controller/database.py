@@ -34,8 +34,8 @@ def open_engine(url: str) -> Engine:
 
 def create_tables(engine: Engine) -> None:
     """Make missing tables; refuse a database of another schema version."""
-    metadata.create_all(engine)
-    with writing(engine) as connection:
+    with writing(engine) as connection:  # or another process could come between look and make
+        metadata.create_all(connection)
         found = connection.scalar(select(settings.c.value).where(settings.c.key == "schema"))
         if found is None:
             connection.execute(insert(settings).values(key="schema", value=SCHEMA_VERSION))
