@@ -33,6 +33,7 @@ Operator = Annotated[str, Depends(require("operator"))]
 Viewer = Depends(require("viewer"))
 Limit = Annotated[int, Query(ge=1, le=1000)]
 SinceMs = Annotated[int | None, Query(ge=0, le=2**53)]
+RowId = Annotated[int | None, Query(ge=0, le=2**53)]
 Name = Annotated[str | None, Query(max_length=120)]
 
 

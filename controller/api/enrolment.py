@@ -9,10 +9,11 @@ from fastapi import APIRouter, Body, Request, Response
 
 from controller import enrolment
 from controller.api.common import Document, OfServices, Operator, Reading, items
+from controller.api.json_body import JsonRoute
 from shoal.errors import InvalidInputError
 from shoal.protocol.envelope import MAX_ENVELOPE_BYTES
 
-router = APIRouter(tags=["enrolment"])
+router = APIRouter(tags=["enrolment"], route_class=JsonRoute)
 
 MAC_HEADER = "x-shoal-answer-mac"
 

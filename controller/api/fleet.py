@@ -15,6 +15,7 @@ from controller.api.common import (
     OfServices,
     Operator,
     Reading,
+    RowId,
     SinceMs,
     Viewer,
     items,
@@ -137,7 +138,7 @@ def list_rejections(connection: Reading) -> Document:
 
 
 @router.get("/audit", tags=["audit"])
-def list_audit(connection: Reading, limit: Limit = 100, before: int | None = None) -> Document:
+def list_audit(connection: Reading, limit: Limit = 100, before: RowId = None) -> Document:
     """List who changed what, newest first, and where the chain of hashes breaks, if it does."""
     return items(audit.list_rows(connection, limit, before)) | {
         "first_broken_id": audit.find_break(connection)

@@ -41,6 +41,11 @@ def install(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         return problem(error.status_code, "http-error", f"{request.url.path}: {error.detail}")
 
+    @app.exception_handler(Exception)
+    async def defect(request: Request, error: Exception) -> JSONResponse:
+        detail = f"{request.url.path}: a defect of the controller; its log has more"
+        return problem(500, "internal-error", detail)  # the server logs the trace
+
     @app.exception_handler(OperationalError)
     async def database(request: Request, error: OperationalError) -> JSONResponse:
         log.error("event=database-error path=%s error=%r", request.url.path, str(error.orig))

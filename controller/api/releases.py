@@ -6,8 +6,10 @@ import asyncio
 import os
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
+from fastapi import Path as InPath
 from fastapi.responses import FileResponse
 
 from controller import releases
@@ -16,6 +18,8 @@ from shoal.errors import InvalidInputError
 from shoal.ids import parse_model
 
 router = APIRouter(tags=["releases"])
+Sequence = Annotated[int, InPath(ge=1, le=2**53)]
+
 repository = APIRouter(prefix="/repository", tags=["repository"])
 
 
@@ -64,7 +68,7 @@ def _temporary(folder: Path) -> tuple[int, str]:
 
 
 @repository.get("/releases/{model}/{sequence}")
-def fetch_statement(model: str, sequence: int, connection: Reading) -> Response:
+def fetch_statement(model: str, sequence: Sequence, connection: Reading) -> Response:
     """The signed statement of a release. Open to all: devices trust signatures, not us."""
     row = releases.release_by_sequence(connection, parse_model(model), sequence)
     return Response(row["envelope"], media_type="application/json")

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body
 
 from controller.api.common import Document, OfServices, Operator, Reading, Viewer, items
+from controller.api.json_body import JsonRoute
 from controller.rollouts import service
 from controller.rollouts.values import parse_specification
 
-router = APIRouter(prefix="/rollouts", tags=["rollouts"])
+router = APIRouter(prefix="/rollouts", tags=["rollouts"], route_class=JsonRoute)
 
 Specified = Annotated[dict[str, Any], Body()]
 

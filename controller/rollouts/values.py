@@ -33,6 +33,10 @@ DEFAULT_WAVES = (
 )
 
 
+class ChosenGates(Gates, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Limits that an operator sets instead of the author's; a misspelt one is no limit."""
+
+
 class Options(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """How a rollout goes, as its operator said; stored with it."""
 
@@ -53,7 +57,7 @@ class Options(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     min_reached_ratio: Ratio = 0.5
     """A wave that reaches fewer of its devices is inconclusive."""
     on_failure: Literal["rollback", "pause"] = "rollback"
-    gates: Gates | None = None
+    gates: ChosenGates | None = None
     """None: the manifest's."""
 
 

@@ -189,11 +189,11 @@ class Probation(Struct, kw_only=True, frozen=True):
 class Gates(Struct, kw_only=True, frozen=True):
     """Limits a rollout's gates take from the author unless the operator sets others."""
 
-    max_failed_ratio: float = 0.02
-    max_latency_ratio: float = 1.5
-    max_prediction_shift: float = 0.5
+    max_failed_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.02
+    max_latency_ratio: Annotated[float, Meta(gt=0, le=1e6)] = 1.5
+    max_prediction_shift: Annotated[float, Meta(ge=0, le=1e6)] = 0.5
     """Noise-corrected PSI of outputs, canary against its own past, less the controls' change."""
-    min_rows: int = 100
+    min_rows: Annotated[int, Meta(ge=1, le=2**53)] = 100
 
 
 class ModelCard(Struct, kw_only=True, frozen=True):
