@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, Engine, create_engine, event, insert, select
 
 from controller.schema import metadata, settings
@@ -25,7 +26,7 @@ BUSY_TIMEOUT_MS = 10_000
 
 def open_engine(url: str) -> Engine:
     """Return an engine; every connection of SQLite is set up alike."""
-    engine = create_engine(url)
+    engine = create_engine(url, json_serializer=_to_json, json_deserializer=msgspec.json.decode)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_up_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -93,6 +94,11 @@ class ChangeFeed:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _to_json(value: Any) -> str:
+    """Also of a wire message or its parts, which nobody needs to turn into dictionaries first."""
+    return msgspec.json.encode(value).decode()
 
 
 def _set_up_sqlite(connection: sqlite3.Connection, _record: Any) -> None:

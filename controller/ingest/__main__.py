@@ -1,6 +1,6 @@
 """`python -m controller.ingest --config FILE`: read, fold, commit, acknowledge, for ever.
 
-paho's thread puts messages into a bounded queue, which stops it when full, so the broker keeps what
+paho's thread puts messages into a bounded inbox, which stops it when full, so the broker keeps what
 we cannot take. The main thread commits up to 500 messages at once and only then sends their
 PUBACKs, so a kill anywhere has the broker deliver again; sequence ranges make that harmless.
 `acked` goes to the devices at most once a second each.
@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import gc
 import logging
 import os
-import queue
 import signal
+import struct
 import time
 from pathlib import Path
 
@@ -28,7 +29,8 @@ from controller import schema
 from controller.broker import INGEST_ACCOUNT
 from controller.config import Settings, load_settings
 from controller.database import open_engine, reading, writing
-from controller.ingest.fold import Batch, Boot, Folder, has_strangers
+from controller.ingest.fold import Batch, Boot, Folder, strangers
+from controller.ingest.inbox import Inbox
 from controller.ingest.ranges import Ranges
 from controller.ingest.write import write_batch
 from controller.services import derive, load_secret
@@ -43,7 +45,10 @@ MAX_QUEUE = 5000
 GATHER_SECONDS = 0.02
 ACK_SECONDS = 1.0
 RELOAD_SECONDS = 1.0
+RELOAD_SHARE = 50
+"""Looking up who is enrolled takes at most one part in so many of our time."""
 RETRY_SECONDS = 1.0
+_PUBACK = struct.Struct(">BBH")
 
 
 class Ingest:
@@ -51,10 +56,10 @@ class Ingest:
 
     def __init__(self, settings: Settings, host: str, port: int) -> None:
         self._engine: Engine = open_engine(settings.database_url)
-        self._queue: queue.Queue[mqtt.MQTTMessage] = queue.Queue(MAX_QUEUE)
+        self._inbox: Inbox[mqtt.MQTTMessage] = Inbox(MAX_QUEUE)
         self._stopping = False
         self._folder = self._load()
-        self._loaded = time.monotonic()
+        self._reload_at = time.monotonic() + RELOAD_SECONDS
         self._ack_due: dict[str, tuple[float, set[Boot]]] = {}
         self._warned: set[tuple[str, str, str]] = set()
         self._client = self._connect(settings, host, port)
@@ -62,8 +67,8 @@ class Ingest:
     def run(self) -> None:
         """Work until told to stop; what is queued is committed first."""
         self._client.loop_start()
-        while not self._stopping or not self._queue.empty():
-            messages = self._gather()
+        while not self._stopping or not self._inbox.empty:
+            messages = self._inbox.take(MAX_BATCH, GATHER_SECONDS)
             if messages:
                 self._commit(messages)
             self._say_acked()
@@ -88,7 +93,7 @@ class Ingest:
         )
         client.reconnect_delay_set(1, 5)
         client.on_connect = self._on_connect
-        client.on_message = lambda c, u, message: self._queue.put(message)
+        client.on_message = lambda c, u, message: self._inbox.put(message)
         client.connect_async(host, port, keepalive=30)
         return client
 
@@ -100,20 +105,6 @@ class Ingest:
             return
         client.subscribe([(text, 1) for text in up_filters()])
         log.info("event=connected")
-
-    def _gather(self) -> list[mqtt.MQTTMessage]:
-        """Wait for a message, then take what else comes within 20 ms."""
-        try:
-            found = [self._queue.get(timeout=0.1)]
-        except queue.Empty:
-            return []
-        deadline = time.monotonic() + GATHER_SECONDS
-        while len(found) < MAX_BATCH:
-            try:
-                found.append(self._queue.get(timeout=max(deadline - time.monotonic(), 0)))
-            except queue.Empty:
-                break
-        return found
 
     def _commit(self, messages: list[mqtt.MQTTMessage]) -> None:
         """Commit a batch, trying until the database takes it, then acknowledge."""
@@ -130,15 +121,17 @@ class Ingest:
                 self._folder = self._load()  # the failed attempt's ranges are not committed
             else:
                 break
-        for message in messages:
-            self._client.ack(message.mid, message.qos)
+        _acknowledge(self._client, [message.mid for message in messages if message.qos])
         self._after(batch)
 
     def _fold(self, raw: list[tuple[str, bytes]], now_ms: int) -> Batch:
-        age = time.monotonic() - self._loaded
-        if age > RELOAD_SECONDS or has_strangers(raw, self._folder.devices):
-            self._loaded = time.monotonic()
+        began = time.monotonic()
+        if began > self._reload_at:
             self._folder.devices = self._devices()
+            taken = time.monotonic() - began
+            self._reload_at = began + max(RELOAD_SECONDS, taken * RELOAD_SHARE)
+        if names := strangers(raw, self._folder.devices):
+            self._folder.devices |= self._devices(names)
         return self._folder.fold(raw, now_ms)
 
     def _after(self, batch: Batch) -> None:
@@ -180,13 +173,31 @@ class Ingest:
             ranges: dict[Boot, Ranges] = {
                 (row.device, row.boot_id): [(low, high) for low, high in row.ranges] for row in rows
             }
-        return Folder(self._devices(), ranges)
+        folder = Folder(self._devices(), ranges)
+        gc.collect()
+        gc.freeze()  # else every full collection walks the whole fleet again
+        return folder
 
-    def _devices(self) -> dict[str, str]:
-        devices = schema.devices
+    def _devices(self, names: set[str] | None = None) -> dict[str, str]:
+        """Sites of enrolled devices: of all, or of these."""
+        c = schema.devices.c
+        query = select(c.device, c.site).where(c.revoked_ms.is_(None))
+        if names is not None:
+            query = query.where(c.device.in_(names))
         with reading(self._engine) as connection:
-            query = select(devices.c.device, devices.c.site).where(devices.c.revoked_ms.is_(None))
             return {row.device: row.site for row in connection.execute(query)}
+
+
+def _acknowledge(client: mqtt.Client, mids: list[int]) -> None:
+    """Send all PUBACKs of a batch as one write.
+
+    `Client.ack` wakes paho's thread and writes to the socket once a message, which costs more than
+    committing it. paho has no public way to send several; packets it queues go out whole and in
+    order, and a PUBACK expects no answer.
+    """
+    if mids:
+        packets = b"".join(_PUBACK.pack(int(mqtt.PUBACK), 2, mid) for mid in mids)
+        client._packet_queue(int(mqtt.PUBACK), packets, 0, 0)
 
 
 def main() -> None:

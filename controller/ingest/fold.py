@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from controller.ingest.ranges import Ranges, add
 from shoal.errors import InvalidInputError
 from shoal.protocol.messages import (
@@ -41,7 +39,7 @@ class Batch:
     predictions: list[Row] = field(default_factory=list)
     events: list[Row] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
-    newest_health: dict[str, Row] = field(default_factory=dict)
+    newest_health: dict[str, Health] = field(default_factory=dict)
     seen: dict[str, bool] = field(default_factory=dict)
     """Devices heard of, with their clock_synced."""
     boots: set[Boot] = field(default_factory=set)
@@ -125,13 +123,14 @@ class Folder:
         batch.rejections[key] = (count + 1, error.sentence[:1000])
 
 
-def has_strangers(messages: list[tuple[str, bytes]], devices: dict[str, str]) -> bool:
-    """Whether any topic names a device that is not known."""
+def strangers(messages: list[tuple[str, bytes]], devices: dict[str, str]) -> set[str]:
+    """Devices that topics name and that are not known: enrolled just now, or not at all."""
+    found = set()
     for text, _ in messages:
         levels = text.split("/", 4)
         if len(levels) == 5 and levels[3] not in devices:
-            return True
-    return False
+            found.add(levels[3])
+    return found
 
 
 def _check_identity(topic: Topic, message: UpMessage) -> None:
@@ -156,13 +155,13 @@ def _sort(batch: Batch, message: UpMessage, now_ms: int) -> None:
             batch.events.append(_row(message, now_ms, _EVENT))
         case Health():
             batch.health.append(_row(message, now_ms, _HEALTH))
-            batch.newest_health[message.device] = msgspec.to_builtins(message)
+            batch.newest_health[message.device] = message
         case Predictions():
             batch.predictions += _predictions(message)
 
 
 def _row(message: UpMessage, now_ms: int, names: tuple[str, ...]) -> Row:
-    row = {name: msgspec.to_builtins(getattr(message, name)) for name in names}
+    row = {name: getattr(message, name) for name in names}  # the database encodes structs
     row["received_ms"] = now_ms
     return row
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
@@ -127,15 +128,30 @@ def _touch(connection: Connection, batch: Batch, now_ms: int) -> None:
 def _write_ranges(
     connection: Connection, batch: Batch, ranges: dict[Boot, Ranges], now_ms: int
 ) -> None:
-    for device, boot_id in batch.boots:
-        key = {"device": device, "boot_id": boot_id}
-        make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-        values = {"ranges": ranges[device, boot_id], "last_ms": now_ms}
-        connection.execute(
-            make(schema.device_boots)
-            .values(**key, **values, first_ms=now_ms)
-            .on_conflict_do_update(index_elements=list(key), set_=values)
-        )
+    if not batch.boots:
+        return
+    rows = [
+        {
+            "device": device,
+            "boot_id": boot_id,
+            "ranges": ranges[device, boot_id],
+            "first_ms": now_ms,
+            "last_ms": now_ms,
+        }
+        for device, boot_id in sorted(batch.boots)
+    ]
+    connection.execute(_ranges_statement(connection.dialect.name), rows)
+
+
+@cache
+def _ranges_statement(dialect: str) -> Any:
+    """Made once a dialect: making it costs more than a row does."""
+    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    statement = make(schema.device_boots)
+    new = statement.excluded
+    return statement.on_conflict_do_update(
+        index_elements=["device", "boot_id"], set_={"ranges": new.ranges, "last_ms": new.last_ms}
+    )
 
 
 def _write_rejections(connection: Connection, batch: Batch, now_ms: int) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from controller import schema
 from controller.database import reading, writing
-from controller.ingest.fold import Folder, has_strangers
+from controller.ingest.fold import Folder, strangers
 from controller.ingest.write import write_batch
 from shoal.protocol import MAX_MESSAGE_BYTES
 from shoal.protocol.messages import (
@@ -275,7 +275,7 @@ def test_a_rejected_message_settles_nothing_of_another_device(ingest):
 def test_a_revoked_device_is_a_stranger(ingest):
     del ingest.folder.devices["gw-1"]
     messages = sent(window(1))
-    assert has_strangers(messages, ingest.folder.devices)
+    assert strangers(messages, ingest.folder.devices) == {"gw-1"}
     assert ("gw-1", "window", "unknown-device") in ingest(messages).rejections
 
 
