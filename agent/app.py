@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,9 +16,10 @@ from collections.abc import Callable
 from agent.actions import ActionContext, build_action
 from agent.clock import Clock, find_probe
 from agent.config import AgentConfig, ModelBinding
+from agent.garbage import GarbageLimits, collect_garbage
 from agent.introspect import device_facts
 from agent.link import Link
-from agent.manager import ModelManager, collect_garbage
+from agent.manager import STORE_RETRY_SECONDS, ModelManager
 from agent.notify import notify, watchdog_seconds
 from agent.pipeline import BUFFER_ROWS, WorkerPipeline
 from agent.ports import Action
@@ -27,7 +27,7 @@ from agent.reporter import Identity, Reporter
 from agent.sources import SourceContext, Tally, open_source
 from agent.spool import Spool
 from agent.state_files import open_database
-from agent.store import StateStore
+from agent.store import StateStore, StateStoreError
 from agent.trust import load_broker
 from agent.updater.client import UpdaterError, ask_updater
 from agent.updater.wire import Verified, VerifyRequest
@@ -200,7 +200,13 @@ class Agent:
                 severity="error",
             )
             return
-        self._store.accept_desired(desired.sequence, reply.payload)
+        try:
+            self._store.accept_desired(desired.sequence, reply.payload)
+        except StateStoreError as error:  # not obeyed before it is stored; tried again
+            self._reporter.event("desired", error.code, error.sentence, severity="error")
+            self._envelope = self._envelope or envelope
+            asyncio.get_running_loop().call_later(STORE_RETRY_SECONDS, self._news.set)
+            return
         self._apply(desired)
         self._state_due.set()
 
@@ -243,7 +249,7 @@ class Agent:
             if time.monotonic() - cleaned > GARBAGE_SECONDS:
                 cleaned = time.monotonic()
                 collect_garbage(
-                    self._config.files_dir, self._store.kept_manifests(), GARBAGE_SECONDS
+                    self._config.files_dir, self._store.kept_manifests(), GarbageLimits()
                 )
 
     async def _report_state(self) -> None:
@@ -280,6 +286,9 @@ class Agent:
                 return "failing", manager.trouble
         if self._outbox.trouble:
             return "degraded", self._outbox.trouble
+        for manager in self._managers.values():
+            if manager.degraded:
+                return "degraded", manager.degraded
         for name, manager in self._managers.items():
             candidate = manager.slots.candidate
             if manager.updating and candidate is not None:
@@ -296,7 +305,7 @@ class Agent:
                 sentence = f"the wall clock was set by {jump / 1000:+.1f} s"
                 log.warning("clock jumped seconds=%.1f", jump / 1000)
                 self._reporter.event("agent", "clock-jump", sentence, data={"seconds": jump / 1000})
-            with contextlib.suppress(sqlite3.Error):  # a full disk; the next minute again
+            with contextlib.suppress(StateStoreError):  # a full disk; the next minute again
                 self._store.save_clock(self._clock.known())
             await asyncio.sleep(CLOCK_SECONDS)
 

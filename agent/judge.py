@@ -7,13 +7,17 @@ sentence with the number found, the limit and the sample size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from agent.pipeline.accounting import NON_FINITE_OUTPUT
 from agent.ports import WindowReport
 from shoal.latency import latency_quantile
 from shoal.protocol.manifest import Probation
+
+MIN_MEMORY_RISE = 16 * 2**20
+"""Bytes; a worker's size is known no better, since it shares pages with the others."""
 
 
 class Verdict(Enum):
@@ -30,8 +34,13 @@ class Evidence:
 
     answered: int = 0
     failed: int = 0
+    non_finite: int = 0
+    """Of the failed: answers that are NaN or infinite."""
     out_of_range: int = 0
     crashes: int = 0
+    deadlines: int = 0
+    memory_bytes: int = 0
+    """Most that its worker took at the end of a window."""
     latency_counts: tuple[int, ...] = ()
 
     def with_report(self, report: WindowReport) -> Evidence:
@@ -41,13 +50,25 @@ class Evidence:
             self,
             answered=self.answered + report.ok,
             failed=self.failed + sum(report.failed.values()),
+            non_finite=self.non_finite + report.failed.get(NON_FINITE_OUTPUT, 0),
             out_of_range=self.out_of_range + report.out_of_range,
             latency_counts=tuple(a + b for a, b in zip(before, report.latency_counts, strict=True)),
         )
 
-    def with_crash(self) -> Evidence:
+    def with_loss(self, code: str) -> Evidence:
         """Add a lost worker: crash, missed deadline or out of memory."""
+        if code == "deadline-missed":
+            return replace(self, deadlines=self.deadlines + 1)
         return replace(self, crashes=self.crashes + 1)
+
+    def with_memory(self, memory_bytes: int) -> Evidence:
+        """Add a look at its worker."""
+        return replace(self, memory_bytes=max(self.memory_bytes, memory_bytes))
+
+    @property
+    def settled(self) -> int:
+        """Rows with an end: answered or failed."""
+        return self.answered + self.failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +81,13 @@ class Before:
     latency_p95_us: float = 0.0
     """0 where no release ran before."""
     out_of_range_ratio: float = 0.0
+    failed_ratio: float = 0.0
+    non_finite_ratio: float = 0.0
+    memory_bytes: int = 0
+    """0 where it is not known."""
 
 
-def summarise_before(reports: Iterable[WindowReport]) -> Before:
+def summarise_before(reports: Iterable[WindowReport], memory_bytes: int = 0) -> Before:
     """The last windows of the release before as one."""
     evidence = Evidence()
     for report in reports:
@@ -72,6 +97,9 @@ def summarise_before(reports: Iterable[WindowReport]) -> Before:
     return Before(
         latency_quantile(list(evidence.latency_counts), 0.95),
         evidence.out_of_range / evidence.answered,
+        evidence.failed / evidence.settled,
+        evidence.non_finite / evidence.settled,
+        memory_bytes,
     )
 
 
@@ -93,55 +121,82 @@ def judge(
     before: Before,
 ) -> Judgement:
     """Judge a candidate `elapsed_seconds` into a probation of `seconds`."""
-    settled = evidence.answered + evidence.failed
-    if evidence.crashes > limits.max_crashes:
-        return _bad(
-            "worker-crashed",
-            f"{evidence.crashes} crashes or missed deadlines, at most {limits.max_crashes} allowed",
-            crashes=evidence.crashes,
-        )
+    settled = evidence.settled
+    if (found := _losses(evidence, limits)) is not None:
+        return found
     if settled >= limits.min_rows:
-        found = _rates(evidence, limits, settled, before.out_of_range_ratio) or _latency(
-            evidence, limits, before.latency_p95_us
-        )
-        if found is not None:
-            return found
+        for rule in RULES:
+            if (found := rule(evidence, limits, before)) is not None:
+                return found
         if elapsed_seconds >= seconds:
             return Judgement(Verdict.COMMIT, numbers=(("rows", settled),))
     return Judgement(Verdict.CONTINUE, numbers=(("rows", settled),))
 
 
-def _rates(
-    evidence: Evidence, limits: Probation, settled: int, outside_before: float
-) -> Judgement | None:
-    failed = evidence.failed / max(settled, 1)
-    if failed > limits.max_failed_ratio:
-        return _bad(
-            "rows-failed",
-            f"{evidence.failed} of {settled} rows failed ({failed:.1%}), "
-            f"at most {limits.max_failed_ratio:.1%} allowed",
-            failed_ratio=failed,
-            rows=settled,
-        )
-    outside = evidence.out_of_range / max(evidence.answered, 1)
-    if outside - outside_before > limits.max_out_of_range_ratio:
-        return _bad(
-            "output-out-of-range",
-            f"{evidence.out_of_range} of {evidence.answered} answers outside their range "
-            f"({outside:.1%}, {outside_before:.1%} before), "
-            f"a rise of at most {limits.max_out_of_range_ratio:.1%} allowed",
-            out_of_range_ratio=outside,
-            out_of_range_before=outside_before,
-            rows=evidence.answered,
-        )
-    return None
-
-
-def _latency(evidence: Evidence, limits: Probation, before_us: float) -> Judgement | None:
-    if not before_us:
+def _losses(evidence: Evidence, limits: Probation) -> Judgement | None:
+    crashes, deadlines = evidence.crashes, evidence.deadlines
+    if crashes + deadlines <= limits.max_crashes:
         return None
+    return _bad(
+        "worker-crashed" if crashes >= deadlines else "deadline-missed",
+        f"{crashes} crashes and {deadlines} missed deadlines, "
+        f"at most {limits.max_crashes} of both allowed",
+        crashes=crashes,
+        deadlines=deadlines,
+    )
+
+
+def _non_finite(evidence: Evidence, limits: Probation, before: Before) -> Judgement | None:
+    settled = max(evidence.settled, 1)
+    share = evidence.non_finite / settled
+    if share - before.non_finite_ratio <= limits.max_failed_ratio:
+        return None
+    return _bad(
+        "output-non-finite",
+        f"{evidence.non_finite} of {settled} answers NaN or infinite "
+        f"({share:.1%}, {before.non_finite_ratio:.1%} before), "
+        f"a rise of at most {limits.max_failed_ratio:.1%} allowed",
+        non_finite_ratio=share,
+        non_finite_before=before.non_finite_ratio,
+        rows=settled,
+    )
+
+
+def _failures(evidence: Evidence, limits: Probation, before: Before) -> Judgement | None:
+    settled = max(evidence.settled, 1)
+    failed = evidence.failed / settled
+    if failed - before.failed_ratio <= limits.max_failed_ratio:
+        return None
+    return _bad(
+        "rows-failed",
+        f"{evidence.failed} of {settled} rows failed "
+        f"({failed:.1%}, {before.failed_ratio:.1%} before), "
+        f"a rise of at most {limits.max_failed_ratio:.1%} allowed",
+        failed_ratio=failed,
+        failed_before=before.failed_ratio,
+        rows=settled,
+    )
+
+
+def _range(evidence: Evidence, limits: Probation, before: Before) -> Judgement | None:
+    outside = evidence.out_of_range / max(evidence.answered, 1)
+    if outside - before.out_of_range_ratio <= limits.max_out_of_range_ratio:
+        return None
+    return _bad(
+        "output-out-of-range",
+        f"{evidence.out_of_range} of {evidence.answered} answers outside their range "
+        f"({outside:.1%}, {before.out_of_range_ratio:.1%} before), "
+        f"a rise of at most {limits.max_out_of_range_ratio:.1%} allowed",
+        out_of_range_ratio=outside,
+        out_of_range_before=before.out_of_range_ratio,
+        rows=evidence.answered,
+    )
+
+
+def _latency(evidence: Evidence, limits: Probation, before: Before) -> Judgement | None:
+    before_us = before.latency_p95_us
     now_us = latency_quantile(list(evidence.latency_counts), 0.95)
-    if now_us <= before_us * limits.max_latency_ratio:
+    if not before_us or now_us <= before_us * limits.max_latency_ratio:
         return None
     return _bad(
         "latency",
@@ -150,6 +205,29 @@ def _latency(evidence: Evidence, limits: Probation, before_us: float) -> Judgeme
         latency_p95_us=now_us,
         latency_before_us=before_us,
     )
+
+
+def _memory(evidence: Evidence, limits: Probation, before: Before) -> Judgement | None:
+    now, then = evidence.memory_bytes, before.memory_bytes
+    if not then or now - then < MIN_MEMORY_RISE or now <= then * limits.max_memory_ratio:
+        return None
+    return _bad(
+        "memory",
+        f"worker takes {now / 2**20:.1f} MiB, {then / 2**20:.1f} MiB before, "
+        f"at most {limits.max_memory_ratio:g} times allowed",
+        memory_bytes=now,
+        memory_before_bytes=then,
+    )
+
+
+RULES: tuple[Callable[[Evidence, Probation, Before], Judgement | None], ...] = (
+    _non_finite,
+    _failures,
+    _range,
+    _latency,
+    _memory,
+)
+"""Judged in this order, once there are `min_rows` settled rows."""
 
 
 def _bad(code: str, sentence: str, **numbers: float) -> Judgement:

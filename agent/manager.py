@@ -1,39 +1,38 @@
 """The slot manager of one model: carries out what the pure rules of `slots` and `judge` say.
 
-Each step is stored before its effect. The old worker stays warm through probation, so taking a
-bad candidate back is one swap. Whatever a candidate does, the active release goes on answering.
+Each step is stored before its effect. The worker of the release before stays warm, where memory
+allows, so taking a bad one back is one swap. Whatever a candidate does, the active release goes on
+answering; so it does when the state folder cannot be written.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
-from collections import deque
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
-
 from agent import slots as rules
-from agent.judge import Evidence, Judgement, Verdict, judge, summarise_before
+from agent.crashes import CrashCounter
+from agent.crashloop import CrashLimits, backoff_seconds
+from agent.judge import Judgement, Verdict
+from agent.loading import ReleaseLoader
+from agent.memory import has_room_to_spare
 from agent.pipeline import WorkerPipeline
-from agent.ports import LoadRefusedError, StagedRelease, WindowReport, WorkerIncident
+from agent.ports import WindowReport, WorkerIncident
+from agent.preparation import Preparation, ShadowRefusedError
+from agent.probation import Probation
 from agent.reporter import Reporter, pss_bytes
 from agent.slots import Happening, ReleaseRef, Slots, Stage
-from agent.store import StateStore
-from agent.updater.client import UpdaterError, ask_updater
-from agent.updater.wire import FetchRequest, Staged
+from agent.store import StateStore, StateStoreError
+from agent.telling import Teller, describe
+from agent.updater.client import UpdaterError
 from agent.workers.pool import ForkserverPool, Worker
 from shoal.errors import ShoalError
 from shoal.protocol.desired import Assignment
-from shoal.protocol.manifest import decode_manifest
 from shoal.protocol.messages import ModelState
 
-log = logging.getLogger("agent.slots")
-
-BEFORE_WINDOWS = 20
-"""Last windows of the active release, with which a candidate is compared."""
+STORE_RETRY_SECONDS = 15.0
 
 
 class ModelManager:
@@ -49,25 +48,31 @@ class ModelManager:
         reporter: Reporter,
         facts: dict[str, str | int | float | bool],
         on_change: Callable[[], None],
+        crash_limits: CrashLimits | None = None,
     ) -> None:
         self._model = model
-        self._state_dir = state_dir
         self._store = store
-        self._pool = pool
         self._pipeline = pipeline
         self._reporter = reporter
-        self._facts = facts
         self._on_change = on_change
+        self._crashes = CrashCounter(model, store, crash_limits or CrashLimits())
+        self._teller = Teller(model, reporter)
+        self._loader = ReleaseLoader(model, state_dir / "files", pool)
+        self._preparation = Preparation(state_dir, facts, self._loader, pipeline, self)
+        self._probation = Probation()
         self._assigned: Assignment | None = None
         self._news = asyncio.Event()
-        self._judging = asyncio.Lock()
+        self._crashing = asyncio.Event()
+        self._changing = asyncio.Lock()
+        """Held while workers are swapped."""
         self._running: Worker | None = None
         self._warm: Worker | None = None
-        self._evidence = Evidence()
-        self._probation_since = 0.0
-        self._recent: deque[WindowReport] = deque(maxlen=BEFORE_WINDOWS)
+        self._failed_loads = 0
         self.slots = Slots(model)
         self.trouble = ""
+        """Why nothing, or not everything, is answered: the device is failing."""
+        self.degraded = ""
+        """What is wrong although everything is answered."""
 
     @property
     def in_probation(self) -> bool:
@@ -80,102 +85,94 @@ class ModelManager:
         stage = self._stage()
         return stage is not None and stage not in rules.FINAL
 
+    @property
+    def running(self) -> Worker | None:
+        """The worker that answers."""
+        return self._running
+
     def assign(self, assignment: Assignment) -> None:
         """Take an assignment that the director has signed."""
         self._assigned = assignment
-        self._news.set()
+        if rules.is_news(self.slots, assignment):
+            self._news.set()
 
     async def run(self) -> None:
         """Restore what was running, then follow assignments."""
-        self._save(rules.restart(self._store.slots(self._model)))
-        await self._restore()
-        while True:
-            candidate = self.slots.candidate
-            if candidate is not None and candidate.stage is Stage.ASSIGNED:
-                await self._try(candidate.assignment)
-            await self._news.wait()
-            self._news.clear()
-            wanted = self._assigned
-            if wanted is not None and rules.is_news(self.slots, wanted):
-                async with self._judging:
-                    await self._supersede(wanted)
+        self.slots = self._store.slots(self._model)
+        with self._forgiving():
+            self._save(rules.restart(self.slots))
+        async with self._changing:
+            await self._restore()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow(), name=f"follow-{self._model}")
+            group.create_task(self._watch_crashes(), name=f"crashes-{self._model}")
 
     async def observe(self, reports: list[WindowReport]) -> None:
         """Report closed windows, and judge the candidate by those that are its own."""
-        async with self._judging:
+        async with self._changing:
             for report in reports:
                 self._note(report)
             if self.in_probation:
-                await self._judge()
+                with self._forgiving():
+                    await self._judge()
+            elif self._warm is not None and not has_room_to_spare():
+                await self._drop_warm()
 
     def on_incident(self, incident: WorkerIncident) -> None:
-        """A worker was lost: tell, and count it against a candidate."""
-        severity = "warning" if incident.recovered else "error"
-        self._reporter.event(
-            "worker",
-            incident.code,
-            incident.sentence,
-            severity=severity,
-            model=incident.model,
-            version=incident.version,
-        )
+        """A worker was lost: tell, and count it against its release."""
+        self._teller.incident(incident)
         candidate = self.slots.candidate
-        if self.in_probation and candidate and candidate.release:
-            if candidate.release.version == incident.version:
-                self._evidence = self._evidence.with_crash()
-        elif not incident.recovered:
+        if self.updating and candidate and candidate.assignment.version == incident.version:
+            if self.in_probation:
+                self._probation.add_loss(incident.code)
+            return
+        self._count_crash()
+        if not incident.recovered:
             self._set_trouble(incident.sentence)
 
     def state(self) -> ModelState:
-        """What the slots hold, for the `state` message."""
-        running, last_good = self.slots.running, self.slots.last_good
-        candidate = self.slots.candidate
-        facts = self._running.facts if self._running else None
-        return ModelState(
-            model=self._model,
-            active_version=running.version if running else None,
-            active_sequence=running.sequence if running else None,
-            active_manifest=running.manifest_sha256 if running else None,
-            active_variant=running.variant if running else None,
-            last_good_version=last_good.version if last_good else None,
-            candidate_version=candidate.assignment.version if candidate else None,
-            candidate_state=candidate.stage.value if candidate else None,
-            runtime=facts.runtime if facts else None,
-            runtime_version=facts.version if facts else None,
-            kernels=facts.kernels if facts else None,
+        """What the slots hold and what really runs, for the `state` message."""
+        worker = self._running
+        if worker is None:  # before the first load nothing has gone wrong yet
+            return describe(self.slots, None if self.trouble else self.slots.running, None)
+        manifest = worker.release.manifest
+        ref = ReleaseRef(
+            manifest.version,
+            manifest.sequence,
+            worker.release.manifest_sha256,
+            worker.release.variant.name,
         )
+        return describe(self.slots, ref, worker.facts)
 
-    # Carrying out
+    # Following assignments
 
-    async def _restore(self) -> None:
-        """Load what answers according to the slots; fall back to older releases."""
-        if self.in_probation:
-            assert self.slots.running is not None
+    async def _follow(self) -> None:
+        while True:
             try:
-                if self.slots.active is not None:
-                    self._warm = await self._load(self.slots.active)
-                await self._swap(await self._load(self.slots.running))
-                self._begin_probation()
-            except ShoalError as error:
-                await self._roll_back(error.code, error.sentence, Happening.FAILED, ())
-            return
-        for ref in (self.slots.active, self.slots.last_good):
-            if ref is None:
-                continue
+                await self._follow_once()
+            except StateStoreError as error:
+                self._tell_store(error)
+                await asyncio.sleep(STORE_RETRY_SECONDS)
+                self.slots = rules.restart(self.slots) if not self.in_probation else self.slots
+
+    async def _follow_once(self) -> None:
+        """Take news, or try a candidate, or load again what could not be loaded, or wait."""
+        self._news.clear()
+        wanted, candidate = self._assigned, self.slots.candidate
+        if wanted is not None and rules.is_news(self.slots, wanted):
+            async with self._changing:
+                await self._supersede(wanted)
+        elif candidate is not None and candidate.stage is Stage.ASSIGNED:
+            await self._try(candidate.assignment)
+        else:
+            idle = self.slots.running is not None and self._running is None
+            seconds = max(backoff_seconds(self._failed_loads + 1), 0.5) if idle else None
             try:
-                await self._swap(await self._load(ref))
-            except ShoalError as error:
-                self._set_trouble(error.sentence)
-                self._reporter.event(
-                    "slot",
-                    error.code,
-                    error.sentence,
-                    severity="error",
-                    model=self._model,
-                    version=ref.version,
-                )
-            else:
-                return
+                async with asyncio.timeout(seconds):
+                    await self._news.wait()
+            except TimeoutError:
+                async with self._changing:
+                    await self._restore()
 
     async def _supersede(self, wanted: Assignment) -> None:
         """Drop a candidate in probation for a newer assignment, after going back."""
@@ -189,96 +186,102 @@ class ModelManager:
         self._save(rules.assign(self.slots, wanted))
 
     async def _try(self, assignment: Assignment) -> None:
-        """Take an assigned release as far as probation."""
-        self._tell("accepted", "accepted", "")
+        """Take an assigned release as far as probation, or to its commit where it needs none."""
+        self.tell("accepted", "accepted", "")
         try:
             if (refused := rules.refusal(self.slots, assignment)) is not None:
                 raise ShoalError(refused[1], code=refused[0])
-            active = self.slots.active
-            if active is not None and active.manifest_sha256 == assignment.manifest_sha256:
-                await self._keep(active)
-                return
-            ref = await self._fetch(assignment)
-            await self._switch(assignment, ref)
+            here = rules.find_here(self.slots, assignment)
+            if here is not None:
+                self.step(Happening.FOUND, release=here)
+            ref = here or await self._preparation.fetch(assignment)
+            await self._take(assignment, ref)
+        except StateStoreError:
+            raise
         except UpdaterError as error:
             state = "failed" if error.retryable else "rejected"
-            await self._refuse(state, error.code, error.sentence)
-        except (LoadRefusedError, ShoalError) as error:
-            await self._refuse("rejected", error.code, error.sentence)
+            self._refuse(state, error.code, error.sentence)
+        except ShadowRefusedError as error:
+            self._refuse("rejected", error.code, error.sentence, **error.numbers)
+        except ShoalError as error:
+            self._refuse("rejected", error.code, error.sentence)
 
-    async def _keep(self, active: ReleaseRef) -> None:
-        """The release assigned is the one that is committed."""
-        self._step(Happening.FETCH_STARTED)
-        self._step(Happening.FETCHED, release=active)
-        self._step(Happening.LOAD_STARTED)
-        if self._running is None:
-            await self._swap(await self._load(active))
-        self._step(Happening.HEALTHY)
-        self._tell("succeeded", "succeeded", f"{self._model} {active.version} runs already")
+    async def _take(self, assignment: Assignment, ref: ReleaseRef) -> None:
+        """Verify a release that is on the disk, then switch to it."""
+        held = await self._held(ref)
+        worker = await self._preparation.verify(ref, held)
+        active = self._running.release if self._running is not None else None
+        kept = False
+        try:
+            if active is not None and rules.needs_probation(self.slots, assignment):
+                going = await self._preparation.shadow(worker, active, assignment, self._news)
+                if not going:
+                    return  # something newer is assigned
+            async with self._changing:
+                kept = await self._switch(assignment, worker)
+        finally:
+            if not kept and worker not in (self._running, self._warm):
+                await worker.close()
 
-    async def _fetch(self, assignment: Assignment) -> ReleaseRef:
-        self._step(Happening.FETCH_STARTED)
-        self._tell("downloading", "downloading", "")
-        reply = await ask_updater(FetchRequest(str(self._state_dir), assignment, self._facts))
-        assert isinstance(reply, Staged)
-        ref = ReleaseRef(
-            assignment.version,
-            assignment.release_sequence,
-            assignment.manifest_sha256,
-            reply.variant,
-        )
-        self._step(Happening.FETCHED, release=ref)
-        self._tell("staged", "staged", f"variant {reply.variant}")
-        return ref
+    async def _held(self, ref: ReleaseRef) -> Worker | None:
+        """The worker that holds a release already; another warm one makes room."""
+        for worker in (self._running, self._warm):
+            if worker is not None and worker.release.manifest_sha256 == ref.manifest_sha256:
+                return worker
+        async with self._changing:
+            await self._drop_warm()
+        return None
 
-    async def _switch(self, assignment: Assignment, ref: ReleaseRef) -> None:
-        self._step(Happening.LOAD_STARTED)
-        self._tell("verifying", "verifying", "")
-        worker = await self._load(ref)
-        report = await worker.golden()
-        if not report.passed:
-            await worker.close()
-            raise ShoalError(report.sentence, code="golden-mismatch")
-        self._tell("activating", "activating", report.sentence)
-        if assignment.intent == "rollback":
-            self._step(Happening.HEALTHY)
-            before = await self._swap(worker)
-            if before is not None:
-                await before.close()
-            self._tell("succeeded", "succeeded", f"back on {self._model} {ref.version}")
-            return
-        self._step(Happening.SWITCHED)
-        self._warm = await self._swap(worker)
-        self._begin_probation()
-        seconds = self._probation_seconds(worker)
-        self._tell("soaking", "soaking", f"on probation for {seconds:g} s")
+    async def _switch(self, assignment: Assignment, worker: Worker) -> bool:
+        """Let a verified release answer; the lock is held. Whether the worker is in use now."""
+        version = worker.release.manifest.version
+        self.tell("activating", "activating", "")
+        if rules.needs_probation(self.slots, assignment):
+            self.step(Happening.SWITCHED)
+            self._warm = await self._swap(worker)
+            self._probation.begin()
+            self.tell("soaking", "soaking", f"on probation for {self._soak_seconds(worker):g} s")
+            return True
+        self.step(Happening.HEALTHY)
+        self._crashes.clear()
+        self.trouble = self.degraded = ""
+        if worker is self._running:
+            self.tell("succeeded", "succeeded", f"{self._model} {version} runs already")
+            return True
+        if worker is self._warm:
+            self._warm = None
+        before = await self._swap(worker)
+        if before is not None:
+            await before.close()
+        self.tell("succeeded", "succeeded", f"back on {self._model} {version}")
+        return True
+
+    def _refuse(self, state: str, code: str, sentence: str, **numbers: float) -> None:
+        if self.updating:
+            self._step(Happening.FAILED, code=code, sentence=sentence)
+        self.tell(state, code, sentence, **numbers)
+
+    # Probation
 
     async def _judge(self) -> None:
         worker = self._running
         if worker is None:
             return
         limits = worker.release.manifest.probation
-        elapsed = time.monotonic() - self._probation_since
-        found = judge(
-            self._evidence,
-            limits,
-            elapsed,
-            self._probation_seconds(worker),
-            summarise_before(self._recent),
-        )
+        found = self._probation.judge(limits, self._soak_seconds(worker))
         if found.verdict is Verdict.ROLL_BACK:
             await self._roll_back(found.code, found.sentence, Happening.UNHEALTHY, found.numbers)
         elif found.verdict is Verdict.COMMIT:
             await self._commit(found)
 
     async def _commit(self, found: Judgement) -> None:
-        self._step(Happening.HEALTHY)
-        warm, self._warm = self._warm, None
-        if warm is not None:
-            await warm.close()
-        self.trouble = ""
+        self.step(Happening.HEALTHY)
+        self._crashes.clear()
+        self.trouble = self.degraded = ""
+        if not has_room_to_spare():
+            await self._drop_warm()
         rows = int(dict(found.numbers).get("rows", 0))
-        self._tell("succeeded", "succeeded", f"healthy over {rows} rows", rows=float(rows))
+        self.tell("succeeded", "succeeded", f"healthy over {rows} rows", rows=float(rows))
 
     async def _roll_back(
         self,
@@ -287,37 +290,108 @@ class ModelManager:
         happening: Happening,
         numbers: tuple[tuple[str, float], ...],
     ) -> None:
+        """Go back to the active release; the lock is held."""
         candidate = self.slots.candidate
         version = candidate.assignment.version if candidate else ""
         to = self.slots.active.version if self.slots.active else "nothing"
         words = f"{self._model} {version} rolled back to {to}: {sentence}"
-        self._step(happening, code=code, sentence=words)
-        failed = await self._swap(self._warm)
-        self._warm = None
+        after = rules.step(self.slots, happening, code=code, sentence=words)
+        try:
+            self._save(after)
+        except StateStoreError as error:  # a bad release goes even if that cannot be written down
+            self._tell_store(error)
+            self.slots = after
+        warm, self._warm = self._warm, None
+        failed = await self._swap(warm)
         if failed is not None:
             await failed.close()
-        if self._running is None and self.slots.active is not None:
+        if self._running is None:
             await self._restore()
-        self._tell("rolled_back", code, words, severity="error", **dict(numbers))
+        self.tell("rolled_back", code, words, **dict(numbers))
 
-    async def _refuse(self, state: str, code: str, sentence: str) -> None:
-        if self.updating:
-            self._step(Happening.FAILED, code=code, sentence=sentence)
-        self._tell(state, code, sentence, severity="error")
+    # Loading what answers
+
+    async def _restore(self) -> None:
+        """Load what answers according to the slots, else an older release; the lock is held."""
+        if self.in_probation:
+            await self._resume_probation()
+            return
+        refs = () if self.slots.stopped else (self.slots.active, self.slots.last_good)
+        if self.slots.stopped:
+            self._set_trouble(self.slots.stopped)
+        for ref in refs:
+            if ref is None:
+                continue
+            try:
+                await self._swap(await self._loader.load(ref))
+            except ShoalError as error:
+                self._failed_loads += 1
+                self._set_trouble(error.sentence)
+                self._teller.slot(error.code, error.sentence, ref.version)
+                if ref == self.slots.active and error.code in ("worker-crashed", "worker-memory"):
+                    self._count_crash()
+            else:
+                self._failed_loads = 0
+                if ref == self.slots.active:
+                    self._set_trouble("")
+                return
+
+    async def _resume_probation(self) -> None:
+        assert self.slots.running is not None
+        try:
+            if self.slots.active is not None:
+                self._warm = await self._loader.load(self.slots.active)
+            await self._swap(await self._loader.load(self.slots.running))
+            self._probation.begin()
+        except ShoalError as error:
+            await self._roll_back(error.code, error.sentence, Happening.FAILED, ())
+
+    async def _watch_crashes(self) -> None:
+        """Give the active release up when it has crashed too often."""
+        while True:
+            await self._crashing.wait()
+            self._crashing.clear()
+            async with self._changing:
+                with self._forgiving():
+                    await self._give_up()
+
+    async def _give_up(self) -> None:
+        """Take the one before, or stop the model; the lock is held."""
+        active = self.slots.active
+        if active is None or self.in_probation or self.slots.stopped:
+            return
+        limits = self._crashes.limits
+        last_good = self.slots.last_good
+        then = f"back to {last_good.version}" if last_good else "stopped, since none was before"
+        sentence = (
+            f"{self._model} {active.version}: {limits.crashes} workers lost within "
+            f"{limits.seconds:g} s; {then}"
+        )
+        after = rules.give_up(self.slots, sentence)
+        reverted = after.candidate != self.slots.candidate
+        self._save(after)
+        self._crashes.clear()
+        warm, self._warm = self._warm, None
+        if warm is not None and (
+            last_good is None or warm.release.manifest_sha256 != last_good.manifest_sha256
+        ):
+            await warm.close()
+            warm = None
+        failed = await self._swap(warm)
+        if failed is not None:
+            await failed.close()
+        if warm is None:
+            await self._restore()
+        self._teller.slot("crash-loop", sentence, active.version)
+        if reverted:
+            self.tell("rolled_back", "crash-loop", sentence)
+
+    def _count_crash(self) -> None:
+        active = self.slots.active
+        if active is not None and self._crashes.add(active):
+            self._crashing.set()
 
     # Helpers
-
-    async def _load(self, ref: ReleaseRef) -> Worker:
-        folder = self._state_dir / "files"
-        path = folder / ref.manifest_sha256
-        try:
-            manifest = decode_manifest(path.read_bytes())
-            variant = next(v for v in manifest.variants if v.name == ref.variant)
-        except (OSError, StopIteration) as error:
-            raise LoadRefusedError(
-                f"{self._model} {ref.version}: {path.name[:12]}…: {error!r}", code="missing-file"
-            ) from error
-        return await self._pool.load(StagedRelease(manifest, ref.manifest_sha256, variant, folder))
 
     async def _swap(self, worker: Worker | None) -> Worker | None:
         before = await self._pipeline.swap(worker)
@@ -325,43 +399,44 @@ class ModelManager:
         self._on_change()
         return before
 
+    async def _drop_warm(self) -> None:
+        warm, self._warm = self._warm, None
+        if warm is not None:
+            await warm.close()
+
     def _note(self, report: WindowReport) -> None:
         """Pass a closed window on, and learn from it."""
         manifest = report.release.manifest
-        running = self.slots.running
+        worker = self._running
         is_running = (
-            running is not None and running.manifest_sha256 == report.release.manifest_sha256
+            worker is not None and worker.release.manifest_sha256 == report.release.manifest_sha256
         )
         trial = bool(self.in_probation and is_running)
-        baseline = manifest.file(manifest.baseline).sha256 if manifest.baseline else ""
-        pid = self._running.pid if self._running and is_running else 0
+        memory = pss_bytes(worker.pid) if worker and is_running and worker.pid else 0
         self._reporter.window(
             report,
             slot="probation" if trial else "active",
-            baseline=baseline,
-            pss_bytes=pss_bytes(pid) if pid else 0,
+            baseline=manifest.file(manifest.baseline).sha256 if manifest.baseline else "",
+            pss_bytes=memory,
         )
         if trial:
-            self._evidence = self._evidence.with_report(report)
+            self._probation.add_window(report, memory)
         elif is_running and report.ok:
-            past = self._recent[-1].release if self._recent else report.release
-            if past.manifest_sha256 != report.release.manifest_sha256:
-                self._recent.clear()  # another release's past is no measure
-            self._recent.append(report)
+            self._probation.add_before(report, memory)
             if self.trouble and not report.failed:
                 self._set_trouble("")
 
-    def _begin_probation(self) -> None:
-        self._evidence = Evidence()
-        self._probation_since = time.monotonic()
-
-    def _probation_seconds(self, worker: Worker) -> float:
+    def _soak_seconds(self, worker: Worker) -> float:
         candidate = self.slots.candidate
         asked = candidate.assignment.probation_seconds if candidate else None
         return worker.release.manifest.probation.seconds if asked is None else asked
 
     def _stage(self) -> Stage | None:
         return self.slots.candidate.stage if self.slots.candidate else None
+
+    def step(self, happening: Happening, *, release: ReleaseRef | None = None) -> None:
+        """Store that something happened to the candidate."""
+        self._step(happening, release=release)
 
     def _step(
         self,
@@ -378,52 +453,29 @@ class ModelManager:
         self.slots = slots
         self._on_change()
 
+    @contextlib.contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        """Go on with what runs when a step cannot be stored."""
+        try:
+            yield
+        except StateStoreError as error:
+            self._tell_store(error)
+
+    def _tell_store(self, error: StateStoreError) -> None:
+        running = self.slots.running
+        self._teller.slot(error.code, error.sentence, running.version if running else "")
+        self._set_degraded(error.sentence)
+
     def _set_trouble(self, sentence: str) -> None:
         if sentence != self.trouble:
             self.trouble = sentence
             self._on_change()
 
-    def _tell(
-        self, state: str, code: str, sentence: str, severity: str = "info", **numbers: float
-    ) -> None:
+    def _set_degraded(self, sentence: str) -> None:
+        if sentence != self.degraded:
+            self.degraded = sentence
+            self._on_change()
+
+    def tell(self, state: str, code: str, sentence: str, **numbers: float) -> None:
         """Report how far the candidate's execution has come."""
-        candidate = self.slots.candidate
-        if candidate is None:
-            return
-        assignment = candidate.assignment
-        log.info(
-            "execution model=%s version=%s state=%s code=%s sentence=%r",
-            self._model,
-            assignment.version,
-            state,
-            code,
-            sentence,
-        )
-        self._reporter.event(
-            "execution",
-            code,
-            sentence,
-            severity=severity,
-            model=self._model,
-            version=assignment.version,
-            rollout=assignment.rollout or None,
-            attempt=assignment.attempt,
-            data={"state": state, "intent": assignment.intent, **numbers},
-        )
-
-
-def collect_garbage(files: Path, kept_manifests: set[str], older_than_seconds: float) -> int:
-    """Delete files that no kept manifest names and that are older; return how many."""
-    kept = set(kept_manifests)
-    for sha256 in kept_manifests:
-        path = files / sha256
-        if path.exists():
-            manifest = msgspec.json.decode(path.read_bytes())
-            kept |= {entry["sha256"] for entry in manifest["files"]}
-    limit = time.time() - older_than_seconds
-    gone = 0
-    for path in files.iterdir():
-        if path.name.removesuffix(".part") not in kept and path.stat().st_mtime < limit:
-            path.unlink()
-            gone += 1
-    return gone
+        self._teller.execution(self.slots.candidate, state, code, sentence, **numbers)

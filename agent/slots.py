@@ -2,10 +2,11 @@
 
 `active` is the release that is committed, `last_good` the one before, `candidate` the one on trial.
 `step` takes what happened and returns the new slots; the manager stores them first and acts after,
-so a power cut anywhere restarts into what was good. Whatever fails, `active` is untouched.
+so a power cut anywhere restarts into what was good. Whatever a candidate does, `active` stays.
 
-    assigned → downloading → staged → verifying → probation → committed
-                  any of them → refused          probation → rolled_back
+    assigned → downloading → verified → compatible → staged → loaded → warm → golden
+             → [shadow] → probation → committed
+    before probation: refused          probation: rolled_back
 """
 
 from __future__ import annotations
@@ -23,44 +24,83 @@ MAX_PROBATION_BOOTS = 3
 
 
 class Stage(Enum):
-    """Where a candidate is; the values travel in `ModelState.candidate_state`."""
+    """What a candidate has reached; the values travel in `ModelState.candidate_state`."""
 
     ASSIGNED = "assigned"
     DOWNLOADING = "downloading"
+    VERIFIED = "verified"
+    """Statement and manifest are the ones that were signed and assigned."""
+    COMPATIBLE = "compatible"
+    """A variant fits this device; its files are being fetched."""
     STAGED = "staged"
-    VERIFYING = "verifying"
+    """Every file lies on the disk, hashed."""
+    LOADED = "loaded"
+    """A worker holds the model."""
+    WARM = "warm"
+    """It has run, so its latency is known."""
+    GOLDEN = "golden"
+    """The golden samples came out right on this device."""
+    SHADOW = "shadow"
+    """It runs beside the active release on the same windows; its answers go nowhere."""
     PROBATION = "probation"
+    """It answers, and is watched."""
     COMMITTED = "committed"
     REFUSED = "refused"
     ROLLED_BACK = "rolled_back"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Stage:
+        """A stage of another version of the agent ("verifying" of the first): begin again."""
+        return cls.ASSIGNED
 
 
 class Happening(Enum):
     """What the manager saw."""
 
     FETCH_STARTED = "fetch_started"
+    VERIFIED = "verified"
+    FITS = "fits"
     FETCHED = "fetched"
-    LOAD_STARTED = "load_started"
+    FOUND = "found"
+    """The release is `active` or `last_good`: its files are here."""
+    LOADED = "loaded"
+    WARMED = "warmed"
+    GOLDEN_PASSED = "golden_passed"
+    SHADOW_STARTED = "shadow_started"
     SWITCHED = "switched"
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
     FAILED = "failed"
 
 
+_BEFORE_PROBATION = (
+    Stage.ASSIGNED,
+    Stage.DOWNLOADING,
+    Stage.VERIFIED,
+    Stage.COMPATIBLE,
+    Stage.STAGED,
+    Stage.LOADED,
+    Stage.WARM,
+    Stage.GOLDEN,
+    Stage.SHADOW,
+)
 TRANSITIONS: dict[tuple[Stage, Happening], Stage] = {
     (Stage.ASSIGNED, Happening.FETCH_STARTED): Stage.DOWNLOADING,
-    (Stage.ASSIGNED, Happening.FAILED): Stage.REFUSED,
-    (Stage.DOWNLOADING, Happening.FETCHED): Stage.STAGED,
-    (Stage.DOWNLOADING, Happening.FAILED): Stage.REFUSED,
-    (Stage.STAGED, Happening.LOAD_STARTED): Stage.VERIFYING,
-    (Stage.STAGED, Happening.FAILED): Stage.REFUSED,
-    (Stage.VERIFYING, Happening.SWITCHED): Stage.PROBATION,
-    (Stage.VERIFYING, Happening.HEALTHY): Stage.COMMITTED,  # a rollback needs no probation
-    (Stage.VERIFYING, Happening.FAILED): Stage.REFUSED,
+    (Stage.DOWNLOADING, Happening.VERIFIED): Stage.VERIFIED,
+    (Stage.VERIFIED, Happening.FITS): Stage.COMPATIBLE,
+    (Stage.COMPATIBLE, Happening.FETCHED): Stage.STAGED,
+    (Stage.ASSIGNED, Happening.FOUND): Stage.STAGED,
+    (Stage.STAGED, Happening.LOADED): Stage.LOADED,
+    (Stage.LOADED, Happening.WARMED): Stage.WARM,
+    (Stage.WARM, Happening.GOLDEN_PASSED): Stage.GOLDEN,
+    (Stage.GOLDEN, Happening.SHADOW_STARTED): Stage.SHADOW,
+    (Stage.GOLDEN, Happening.SWITCHED): Stage.PROBATION,
+    (Stage.GOLDEN, Happening.HEALTHY): Stage.COMMITTED,  # was committed before: no probation
+    (Stage.SHADOW, Happening.SWITCHED): Stage.PROBATION,
     (Stage.PROBATION, Happening.HEALTHY): Stage.COMMITTED,
     (Stage.PROBATION, Happening.UNHEALTHY): Stage.ROLLED_BACK,
     (Stage.PROBATION, Happening.FAILED): Stage.ROLLED_BACK,
-}
+} | {(stage, Happening.FAILED): Stage.REFUSED for stage in _BEFORE_PROBATION}
 FINAL = frozenset({Stage.COMMITTED, Stage.REFUSED, Stage.ROLLED_BACK})
 
 
@@ -92,13 +132,16 @@ class Slots(Struct, frozen=True):
     active: ReleaseRef | None = None
     last_good: ReleaseRef | None = None
     candidate: Candidate | None = None
+    stopped: str = ""
+    """Why nothing runs although a release is committed: it crashed too often and none was before.
+    The next commit clears it."""
 
     @property
     def running(self) -> ReleaseRef | None:
         """What answers: the candidate in probation, else the active release."""
         if self.candidate is not None and self.candidate.stage is Stage.PROBATION:
             return self.candidate.release
-        return self.active
+        return None if self.stopped else self.active
 
 
 class IllegalStepError(ShoalError):
@@ -129,6 +172,21 @@ def refusal(slots: Slots, assignment: Assignment) -> tuple[str, str] | None:
     return None
 
 
+def find_here(slots: Slots, assignment: Assignment) -> ReleaseRef | None:
+    """The committed release that an assignment names, if it needs no fetching."""
+    for ref in (slots.active, slots.last_good):
+        if ref is not None and ref.manifest_sha256 == assignment.manifest_sha256:
+            return ref
+    return None
+
+
+def needs_probation(slots: Slots, assignment: Assignment) -> bool:
+    """Not for a rollback, nor for what is committed already: both have stood theirs."""
+    active = slots.active
+    same = active is not None and active.manifest_sha256 == assignment.manifest_sha256
+    return assignment.intent != "rollback" and not same
+
+
 def step(
     slots: Slots,
     happening: Happening,
@@ -137,7 +195,8 @@ def step(
     code: str = "",
     sentence: str = "",
 ) -> Slots:
-    """Return the slots after `happening`; `release` comes with FETCHED, words with failures."""
+    """Return the slots after `happening`; `release` comes with FETCHED or FOUND, words with
+    failures."""
     candidate = slots.candidate
     if candidate is None or (candidate.stage, happening) not in TRANSITIONS:
         now = "no candidate" if candidate is None else candidate.stage.value
@@ -150,7 +209,23 @@ def step(
         return msgspec.structs.replace(slots, candidate=changed)
     before = slots.active
     keep = slots.last_good if before == changed.release else before
-    return msgspec.structs.replace(slots, active=changed.release, last_good=keep, candidate=changed)
+    return msgspec.structs.replace(
+        slots, active=changed.release, last_good=keep, candidate=changed, stopped=""
+    )
+
+
+def give_up(slots: Slots, sentence: str) -> Slots:
+    """The committed release crashed too often: the one before takes over, else the model stops."""
+    candidate = slots.candidate
+    if candidate is not None and candidate.stage is Stage.COMMITTED:
+        candidate = msgspec.structs.replace(
+            candidate, stage=Stage.ROLLED_BACK, code="crash-loop", sentence=sentence
+        )
+    if slots.last_good is None:
+        return msgspec.structs.replace(slots, candidate=candidate, stopped=sentence)
+    return msgspec.structs.replace(
+        slots, active=slots.last_good, last_good=None, candidate=candidate
+    )
 
 
 def restart(slots: Slots) -> Slots:

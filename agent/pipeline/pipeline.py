@@ -46,6 +46,8 @@ class WorkerPipeline:
         self._actions = actions
         self.on_incident = on_incident
         self._buffer = Buffer(buffer_rows, overload or ("newest" if source.live else "wait"))
+        self.beside: Callable[[InferRequest, InferAnswer, list[str], float], None] | None = None
+        """Gets each answered batch too, with the words of its labels and the µs it took."""
         self._lock = asyncio.Lock()
         self._ready = asyncio.Event()
         self._worker: Worker | None = None
@@ -148,6 +150,8 @@ class WorkerPipeline:
             self._carried = b""
             return
         latency_us = (time.perf_counter_ns() - start) / 1e3
+        if self.beside is not None:
+            self.beside(request, answer, worker.labels, latency_us)
         kept, times = _usable(samples, answer)
         self._settle(answer, rows, latency_us)
         self._act(worker, answer, times, carried)

@@ -14,6 +14,7 @@ from agent.updater.download import fetch_file, fetch_small
 from agent.updater.wire import (
     FetchRequest,
     Progress,
+    Reached,
     Refused,
     Reply,
     Staged,
@@ -66,6 +67,7 @@ def fetch(request: FetchRequest) -> Reply:
     folder = state_dir / "files"
     folder.mkdir(exist_ok=True)
     manifest = _manifest(trust, assignment, folder)
+    _say(Reached("verified"))
     variant, gaps = choose_variant(manifest, request.facts)
     if variant is None:
         raise ShoalError(
@@ -73,6 +75,7 @@ def fetch(request: FetchRequest) -> Reply:
             + "; ".join(map(str, gaps)),
             code="incompatible",
         )
+    _say(Reached("compatible"))
     _files(trust, manifest, variant, folder)
     return Staged(variant.name)
 

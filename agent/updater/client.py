@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from agent.updater.wire import Progress, Refused, Reply, Request, decode_reply
+from agent.updater.wire import Progress, Reached, Refused, Reply, Request, decode_reply
 from shoal.errors import ShoalError
 
 TIMEOUT_SECONDS = 3600.0
@@ -27,7 +27,7 @@ class UpdaterError(ShoalError):
 
 
 async def ask_updater(
-    request: Request, on_progress: Callable[[Progress], None] = lambda progress: None
+    request: Request, on_progress: Callable[[Progress | Reached], None] = lambda progress: None
 ) -> Reply:
     """Run one updater to its end; raise `UpdaterError` unless it succeeded."""
     process = await asyncio.create_subprocess_exec(
@@ -47,7 +47,7 @@ async def ask_updater(
         async with asyncio.timeout(TIMEOUT_SECONDS):
             while line := await process.stdout.readline():
                 reply = decode_reply(line)
-                if not isinstance(reply, Progress):
+                if not isinstance(reply, Progress | Reached):
                     break
                 on_progress(reply)
             else:

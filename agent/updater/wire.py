@@ -32,6 +32,12 @@ class Progress(Struct, frozen=True, tag="progress"):
     total: int
 
 
+class Reached(Struct, frozen=True, tag="reached"):
+    """A step of a fetch is done: `verified`, then `compatible`."""
+
+    step: str
+
+
 class Verified(Struct, frozen=True, tag="verified"):
     """The verified payload: a `DesiredState` in JSON."""
 
@@ -53,7 +59,7 @@ class Refused(Struct, frozen=True, tag="refused"):
 
 
 Request = VerifyRequest | FetchRequest
-Reply = Progress | Verified | Staged | Refused
+Reply = Progress | Reached | Verified | Staged | Refused
 
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _replies: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)

@@ -31,6 +31,7 @@ class Kind(IntEnum):
     INFER = 2
     GOLDEN = 3
     STATISTICS = 4
+    WARM_UP = 5
     ANSWER = 10
     INFO = 11
     ERROR = 12

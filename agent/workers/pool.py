@@ -128,7 +128,7 @@ class Worker:
         self._release = release
         self._link: _Link | None = None
         self._facts = RuntimeFacts("", "", "")
-        self._deadline_seconds = _deadline(release, pool.options.min_deadline_ms, 0.0)
+        self._p99_ms = 0.0
         self._uncounted = 0
         self._lost = 0
         self.labels: list[str] = []
@@ -171,6 +171,19 @@ class Worker:
         self._facts = RuntimeFacts(told["runtime"], told["version"], told["kernels"])
         self.labels = told["labels"]
 
+    async def warm_up(self) -> None:
+        """Run the model a few times; the slowest run sets the deadline until golden samples do."""
+        name = f"{self._release.manifest.model} {self._release.manifest.version}"
+        try:
+            told = await self._ask_json(Kind.WARM_UP, b"", self._pool.options.load_timeout_seconds)
+        except WorkerLostError as error:
+            await self.close()
+            raise LoadRefusedError(f"{name}: {error.sentence}", code=error.code) from error
+        except LoadRefusedError:
+            await self.close()
+            raise
+        self._p99_ms = float(told["latency_p99_ms"])
+
     async def golden(self) -> GoldenReport:
         """Run the golden samples; their latency sets the deadline."""
         name = f"{self._release.manifest.model} {self._release.manifest.version}"
@@ -179,7 +192,7 @@ class Worker:
         except WorkerLostError as error:
             return GoldenReport(False, 0, 0.0, 0.0, f"{name}: golden samples: {error.sentence}")
         p99 = float(told["latency_p99_ms"])
-        self._deadline_seconds = _deadline(self._release, self._pool.options.min_deadline_ms, p99)
+        self._p99_ms = max(p99, self._p99_ms)
         worst, samples = float(told["worst"]), int(told["samples"])
         passed = worst <= 1.0
         sentence = (
@@ -194,7 +207,12 @@ class Worker:
         Raises `BatchFailedError` with the code of the second loss, or of a refusal.
         """
         payload = frames.encode_infer(request)
-        seconds = self._deadline_seconds * max(request.fresh / 32, 1)
+        seconds = deadline_seconds(
+            self._release.manifest.deadline_ms,
+            self._pool.options.min_deadline_ms,
+            self._p99_ms,
+            request.fresh,
+        )
         for attempt in (1, 2):
             try:
                 if self._link is None:
@@ -340,8 +358,10 @@ class _Link:
         return f"died of signal {-status}" if status < 0 else f"ended with status {status}"
 
 
-def _deadline(release: StagedRelease, least_ms: float, golden_p99_ms: float) -> float:
-    """Seconds that 32 rows may take: the manifest's, or ten times the golden p99 a row."""
-    if release.manifest.deadline_ms:
-        return release.manifest.deadline_ms / 1e3
-    return max(10 * golden_p99_ms * 32, least_ms) / 1e3
+def deadline_seconds(stated_ms: float, least_ms: float, p99_ms: float, rows: int) -> float:
+    """How long a request of `rows` rows may take: as the manifest states for 32 rows, else ten
+    times the 99th percentile a row on this device, and never below the least."""
+    batches = max(rows / 32, 1)
+    if stated_ms:
+        return stated_ms * batches / 1e3
+    return max(10 * p99_ms * rows, least_ms * batches) / 1e3

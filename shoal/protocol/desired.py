@@ -43,6 +43,9 @@ class Assignment(Struct, kw_only=True, frozen=True):
     """rollback lets the device go back to an older release it is told of."""
     probation_seconds: float | None = None
     """Operator's probation time; None: the manifest's."""
+    shadow_rows: int | None = None
+    shadow_seconds: float | None = None
+    """Operator's shadow run; None: the manifest's."""
 
 
 class DesiredState(Struct, kw_only=True, frozen=True):

@@ -183,7 +183,26 @@ class Probation(Struct, kw_only=True, frozen=True):
     """Share of answers outside an output's declared range, or not finite."""
     max_latency_ratio: float = 3.0
     """p95 against the release before, on the same device."""
+    max_memory_ratio: float = 3.0
+    """Memory of the worker against the release before; a rise below 16 MiB is never too much."""
     max_crashes: int = 1
+
+
+class Shadow(Struct, kw_only=True, frozen=True):
+    """A run of a candidate beside the active release, on the same windows, before it answers.
+
+    It ends with `rows` rows compared or after `seconds`, whichever comes first; 0 is no limit,
+    and 0 of both is no shadow run. The operator may set both in an assignment.
+    """
+
+    rows: Annotated[int, Meta(ge=0, le=10**9)] = 0
+    seconds: Annotated[float, Meta(ge=0, le=30 * 86400)] = 0.0
+    min_rows: Annotated[int, Meta(ge=0, le=10**9)] = 20
+    """Fewer compared rows than this decide nothing: the candidate goes on to its probation."""
+    min_label_agreement: float = 0.8
+    """Share of equal labels below which the candidate is refused."""
+    max_mean_difference: float | None = None
+    """Mean absolute difference of an output above which it is refused; None: not judged."""
 
 
 class Gates(Struct, kw_only=True, frozen=True):
@@ -236,6 +255,7 @@ class Manifest(Struct, kw_only=True, frozen=True):
     baseline: FileName | None = None
     """JSON of `shoal.statistics.Baseline`."""
     probation: Probation = Probation()
+    shadow: Shadow = Shadow()
     gates: Gates = Gates()
     deadline_ms: float = 0.0
     """Longest a micro-batch may take; 0: the agent decides from golden latency."""

@@ -72,8 +72,8 @@ def test_failed_rows_above_the_ratio_roll_back_at_once(failed, verdict, elapsed)
         assert found.verdict is (Verdict.COMMIT if elapsed >= 60 else Verdict.CONTINUE)
     else:
         assert (found.verdict, found.code) == (verdict, "rows-failed")
-        assert "3 of 100 rows failed (3.0%), at most 2.0% allowed" in found.sentence
-        assert dict(found.numbers) == {"failed_ratio": 0.03, "rows": 100}
+        assert "3 of 100 rows failed (3.0%, 0.0% before), a rise of at most 2.0%" in found.sentence
+        assert dict(found.numbers) == {"failed_ratio": 0.03, "failed_before": 0.0, "rows": 100}
 
 
 def test_a_device_whose_sensor_was_broken_before_is_judged_by_the_rise():
@@ -153,7 +153,7 @@ def test_evidence_adds_up_over_windows_and_crashes():
     first = _report(in_count=10, ok=7, dropped={"missing": 1}, failed={"a": 2}, out_of_range=3)
     counts = list(_histogram(5, 4))
     second = _report(in_count=9, ok=5, failed={"a": 1, "b": 3}, latency_counts=counts)
-    evidence = Evidence().with_report(first).with_crash().with_report(second)
+    evidence = Evidence().with_report(first).with_loss("worker-crashed").with_report(second)
     assert evidence == Evidence(
         answered=12,
         failed=6,
@@ -170,7 +170,13 @@ counts = st.integers(0, 1000)
 def test_any_evidence_gets_a_verdict_and_bad_ones_say_why(
     answered, failed, outside, crashes, elapsed, before_us
 ):
-    evidence = Evidence(answered, failed, min(outside, answered), crashes, _histogram(answered, 20))
+    evidence = Evidence(
+        answered=answered,
+        failed=failed,
+        out_of_range=min(outside, answered),
+        crashes=crashes,
+        latency_counts=_histogram(answered, 20),
+    )
     found = _judge(evidence, elapsed=elapsed, before_us=before_us)
     assert bool(found.code) is bool(found.sentence) is (found.verdict is Verdict.ROLL_BACK)
     if found.verdict is Verdict.COMMIT:

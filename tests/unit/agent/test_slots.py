@@ -19,7 +19,10 @@ from agent.slots import (
     Slots,
     Stage,
     assign,
+    find_here,
+    give_up,
     is_news,
+    needs_probation,
     refusal,
     restart,
     step,
@@ -45,17 +48,41 @@ def _release(number=1) -> ReleaseRef:
 
 
 def _slots(stage: Stage, boots=0) -> Slots:
-    release = None if stage in {Stage.ASSIGNED, Stage.DOWNLOADING} else _release(2)
+    early = {Stage.ASSIGNED, Stage.DOWNLOADING, Stage.VERIFIED, Stage.COMPATIBLE}
+    release = None if stage in early else _release(2)
     candidate = Candidate(_assignment(), stage, release, boots)
     return Slots("pump", _release(1), _release(0), candidate)
 
 
-PATH = [Happening.FETCH_STARTED, Happening.FETCHED, Happening.LOAD_STARTED, Happening.SWITCHED]
+PATH = [
+    Happening.FETCH_STARTED,
+    Happening.VERIFIED,
+    Happening.FITS,
+    Happening.FETCHED,
+    Happening.LOADED,
+    Happening.WARMED,
+    Happening.GOLDEN_PASSED,
+    Happening.SHADOW_STARTED,
+    Happening.SWITCHED,
+]
+STAGES = [
+    Stage.ASSIGNED,
+    Stage.DOWNLOADING,
+    Stage.VERIFIED,
+    Stage.COMPATIBLE,
+    Stage.STAGED,
+    Stage.LOADED,
+    Stage.WARM,
+    Stage.GOLDEN,
+    Stage.SHADOW,
+    Stage.PROBATION,
+]
+BRINGS_A_RELEASE = {Happening.FETCHED, Happening.FOUND}
 
 
 def _walk(slots: Slots, *happenings: Happening, number=2) -> Slots:
     for one in happenings:
-        slots = step(slots, one, release=_release(number) if one is Happening.FETCHED else None)
+        slots = step(slots, one, release=_release(number) if one in BRINGS_A_RELEASE else None)
     return slots
 
 
@@ -65,20 +92,34 @@ def test_an_update_goes_all_the_way():
     for one in [*PATH, Happening.HEALTHY]:
         slots = _walk(slots, one)
         seen.append(slots.candidate.stage)
+    assert seen == [*STAGES, Stage.COMMITTED]
     assert [stage.value for stage in seen] == [
         "assigned",
         "downloading",
+        "verified",
+        "compatible",
         "staged",
-        "verifying",
+        "loaded",
+        "warm",
+        "golden",
+        "shadow",
         "probation",
         "committed",
     ]
     assert (slots.active, slots.last_good) == (_release(2), _release(1))
 
 
-def test_a_rollback_commits_without_probation():
+def test_the_shadow_run_may_be_left_out():
+    slots = assign(Slots("pump", _release(1)), _assignment())
+    slots = _walk(slots, *PATH[:7], Happening.SWITCHED)
+    assert slots.candidate.stage is Stage.PROBATION
+
+
+def test_a_rollback_commits_without_fetching_or_probation():
     slots = assign(Slots("pump", _release(3), _release(2)), _assignment(2, intent="rollback"))
-    slots = _walk(slots, *PATH[:3], Happening.HEALTHY)
+    assert find_here(slots, slots.candidate.assignment) == _release(2)
+    assert not needs_probation(slots, slots.candidate.assignment)
+    slots = _walk(slots, Happening.FOUND, *PATH[4:7], Happening.HEALTHY)
     assert slots.candidate.stage is Stage.COMMITTED
     assert (slots.active, slots.last_good) == (_release(2), _release(3))
 
@@ -226,10 +267,22 @@ class RandomLife(RuleBasedStateMachine):
     @rule()
     def go_on(self):
         """The next step of a good update, so that walks get far."""
-        stages = [Stage.ASSIGNED, Stage.DOWNLOADING, Stage.STAGED, Stage.VERIFYING, Stage.PROBATION]
         stage = self.slots.candidate.stage if self.slots.candidate else None
-        if stage in stages:
-            self.happen([*PATH, Happening.HEALTHY][stages.index(stage)])
+        if stage in STAGES:
+            self.happen([*PATH, Happening.HEALTHY][STAGES.index(stage)])
+
+    @rule()
+    def crash_loop(self):
+        if self.slots.active is None or self.slots.candidate.stage is Stage.PROBATION:
+            return
+        before = self.slots
+        self._store(give_up(before, "too many crashes"))
+        if before.last_good is not None:
+            assert self.slots.active == before.last_good
+            self.committed = [before.last_good]
+        else:
+            assert self.slots.stopped
+            assert self.slots.active == before.active
 
     @rule()
     def power_cut(self):
@@ -248,11 +301,12 @@ class RandomLife(RuleBasedStateMachine):
     def what_runs_is_active_or_in_probation(self):
         candidate = self.slots.candidate
         on_trial = candidate is not None and candidate.stage is Stage.PROBATION
-        assert self.slots.running == (candidate.release if on_trial else self.slots.active)
+        active = None if self.slots.stopped else self.slots.active
+        assert self.slots.running == (candidate.release if on_trial else active)
 
     @invariant()
     def a_committed_release_can_always_run(self):
-        assert not self.committed or self.slots.running is not None
+        assert not self.committed or self.slots.stopped or self.slots.running is not None
 
 
 RandomLife.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
@@ -266,3 +320,28 @@ def test_restarts_come_to_rest(stage):
     for _ in range(MAX_PROBATION_BOOTS):
         slots = restart(slots)
     assert slots == restart(slots)
+
+
+def test_state_stored_by_another_version_of_the_agent_begins_its_candidate_again():
+    """The first agents had one stage "verifying" where there are three now, and no `stopped`."""
+    document = msgspec.json.decode(msgspec.json.encode(_slots(Stage.WARM)))
+    document["candidate"]["stage"] = "verifying"
+    del document["stopped"]
+    slots = msgspec.convert(document, Slots)
+    assert (slots.active, slots.last_good) == (_release(1), _release(0))
+    assert restart(slots).candidate == Candidate(_assignment(), Stage.ASSIGNED)
+
+
+def test_a_committed_release_that_crashes_too_often_gives_way_to_the_one_before():
+    slots = give_up(_slots(Stage.COMMITTED), "5 workers lost")
+    assert (slots.active, slots.last_good, slots.stopped) == (_release(0), None, "")
+    assert (slots.candidate.stage, slots.candidate.code) == (Stage.ROLLED_BACK, "crash-loop")
+    assert not is_news(slots, _assignment())
+
+
+def test_without_one_before_it_stops_until_the_next_commit():
+    slots = give_up(Slots("pump", _release(1)), "5 workers lost")
+    assert (slots.active, slots.stopped, slots.running) == (_release(1), "5 workers lost", None)
+    assert restart(slots) == slots
+    slots = _walk(assign(slots, _assignment(1)), Happening.FOUND, *PATH[4:7], number=1)
+    assert step(slots, Happening.HEALTHY).running == _release(1)
