@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from controller.drift.sequential import Rule
 from shoal.errors import InvalidInputError
 
 ROLES = ("none", "viewer", "operator")
 BROKER_MODES = ("auto", "mosquitto", "nats", "external")
+_SECTIONS = ("web", "broker", "drift", "alerts")
 _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
 
 
@@ -43,6 +45,27 @@ class BrokerConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DriftSettings:
+    """How changes are looked for."""
+
+    bucket_seconds: float = 300.0
+    learn_days: float = 7.0
+
+    def rule(self) -> Rule:
+        """The rule with these settings."""
+        return Rule(bucket_seconds=self.bucket_seconds, learn_days=self.learn_days)
+
+
+@dataclass(frozen=True, slots=True)
+class AlertSettings:
+    """Whom alerts are sent to; "" is nobody."""
+
+    webhook_url: str = ""
+    webhook_secret_file: str = ""
+    """Its content signs each call: `X-Shoal-Signature: sha256=HMAC-SHA256(secret, body)`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The whole configuration."""
 
@@ -51,6 +74,8 @@ class Settings:
     database_url: str
     web: WebSettings = WebSettings()
     broker: BrokerConfig = BrokerConfig()
+    drift: DriftSettings = DriftSettings()
+    alerts: AlertSettings = AlertSettings()
     offline_after_seconds: float = 180.0
     """A device not heard of for this long is shown offline."""
     max_package_bytes: int = 512 * 1024 * 1024
@@ -92,9 +117,12 @@ def load_settings(path: Path) -> Settings:
     folder_text = table.pop("data_dir", ".")
     if not isinstance(folder_text, str):
         problems.append(f"data_dir: expected text, got {folder_text!r}")
-    top = _section(table, "", Settings, problems, skip={"web", "broker"})
+    top = _section(table, "", Settings, problems, skip=set(_SECTIONS))
     web = WebSettings(**_section(table.pop("web", {}), "web.", WebSettings, problems))
     broker = BrokerConfig(**_section(table.pop("broker", {}), "broker.", BrokerConfig, problems))
+    drift = DriftSettings(**_section(table.pop("drift", {}), "drift.", DriftSettings, problems))
+    alerts = AlertSettings(**_section(table.pop("alerts", {}), "alerts.", AlertSettings, problems))
+    problems += _drift_problems(drift)
     if web.anonymous not in ROLES:
         problems.append(f"web.anonymous: {web.anonymous!r} is none of {', '.join(ROLES)}")
     if broker.mode not in BROKER_MODES:
@@ -104,8 +132,24 @@ def load_settings(path: Path) -> Settings:
     folder = (path.resolve().parent / folder_text).resolve()
     url = top.pop("database_url", f"sqlite:///{folder / 'shoal.sqlite'}")
     return Settings(
-        path=path.resolve(), data_dir=folder, database_url=url, web=web, broker=broker, **top
+        path=path.resolve(),
+        data_dir=folder,
+        database_url=url,
+        web=web,
+        broker=broker,
+        drift=drift,
+        alerts=alerts,
+        **top,
     )
+
+
+def _drift_problems(drift: DriftSettings) -> list[str]:
+    problems = []
+    if not 1 <= drift.bucket_seconds <= 86400:
+        problems.append(f"drift.bucket_seconds: expected 1 to 86400, got {drift.bucket_seconds:g}")
+    if not 0 < drift.learn_days <= 90:
+        problems.append(f"drift.learn_days: expected above 0, at most 90, got {drift.learn_days:g}")
+    return problems
 
 
 def _section(

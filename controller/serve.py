@@ -29,6 +29,8 @@ from controller.broker import (
 from controller.child import ChildProcess
 from controller.config import Settings
 from controller.director import Director, DirectorLink
+from controller.drift.monitor import Monitor
+from controller.drift.notify import Notifier
 from controller.enrolment import accounts
 from controller.rollouts.engine import Engine
 from controller.services import Services
@@ -42,6 +44,8 @@ ENGINE_SECONDS = 0.4
 IDLE_SECONDS = 2.0
 SUMMARY_SECONDS = 2.0
 REMIND_SECONDS = 30.0
+DRIFT_SECONDS = 5.0
+NOTIFY_SECONDS = 2.0
 RETRY_SECONDS = 2.0
 GRACE_SECONDS = 3
 
@@ -98,6 +102,8 @@ async def _run(
         asyncio.create_task(_remind(director), name="reminder"),
         asyncio.create_task(_roll_out(services), name="engine"),
         asyncio.create_task(_summarise(services), name="summaries"),
+        asyncio.create_task(_watch_drift(services), name="drift"),
+        asyncio.create_task(_notify(services), name="alerts"),
         asyncio.create_task(_observe(services, broker, ingest, director), name="parts"),
     ]
     web = asyncio.create_task(server.serve(sockets=[listener]), name="web")
@@ -227,6 +233,30 @@ async def _summarise(services: Services) -> None:
         await asyncio.sleep(SUMMARY_SECONDS)
 
     await _patiently("summaries", work)
+
+
+async def _watch_drift(services: Services) -> None:
+    monitor = Monitor(services.engine, services.artifacts, services.settings.drift.rule())
+    services.drift_monitor = monitor
+
+    async def work() -> None:
+        if not await asyncio.to_thread(monitor.work, services.now_ms()):
+            await asyncio.sleep(DRIFT_SECONDS)
+
+    try:
+        await _patiently("drift", work)
+    finally:
+        await asyncio.to_thread(monitor.store, services.now_ms())
+
+
+async def _notify(services: Services) -> None:
+    notifier = Notifier(services.engine, services.settings.alerts)
+
+    async def work() -> None:
+        await asyncio.to_thread(notifier.work, services.now_ms())
+        await asyncio.sleep(NOTIFY_SECONDS)
+
+    await _patiently("alerts", work)
 
 
 async def _observe(

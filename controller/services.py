@@ -19,6 +19,7 @@ from controller import schema
 from controller.artifacts import Artifacts
 from controller.broker import Broker
 from controller.config import Settings
+from controller.drift.monitor import Monitor
 from controller.state_files import write_private
 from shoal.errors import InvalidInputError
 from shoal.signing import FileSigner, KeyVerifier, PublicKey
@@ -71,6 +72,8 @@ class Services:
     rollouts_changed: Bell = field(default_factory=Bell)
     """A rollout was created or commanded."""
     announcer: Announcer | None = None
+    drift_monitor: Monitor | None = None
+    """Knows what each channel's standing is, where it runs in this process."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """The service is to end: streams close."""
     parts: dict[str, bool] = field(default_factory=dict)

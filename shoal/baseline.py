@@ -54,6 +54,8 @@ class Baseline(Struct, kw_only=True, frozen=True):
     rows: Count
     features: list[FieldBaseline]
     outputs: list[FieldBaseline]
+    projections: list[FieldBaseline] = []
+    """Fixed mixtures of the features: a changed correlation moves them and no single feature."""
 
 
 def encode_baseline(baseline: Baseline) -> bytes:
@@ -70,7 +72,7 @@ def decode_baseline(data: bytes) -> Baseline:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInputError(f"baseline: {error}", code="invalid-baseline") from error
     problems = [] if baseline.schema <= SCHEMA else [f"schema {baseline.schema} is too new"]
-    for field in [*baseline.features, *baseline.outputs]:
+    for field in [*baseline.features, *baseline.outputs, *baseline.projections]:
         problems += _problems(field)
     if problems:
         raise InvalidInputError("baseline: " + "; ".join(problems), code="invalid-baseline")

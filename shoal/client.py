@@ -141,6 +141,17 @@ class Client:
         """How far the device's data is from the baseline of the release it runs."""
         return self._get(f"/devices/{device}/drift", {"model": model})
 
+    # alerts
+
+    def alerts(self, **query: str | int | None) -> list[Document]:
+        """Streams that changed; `state` (open, ended, all), `model`, `subject`, `limit`."""
+        return self._items("/alerts", query)
+
+    def acknowledge_alert(self, alert: int, *, note: str = "", accept: bool = False) -> Document:
+        """Say that it was seen; `accept` takes the present level as the new normal."""
+        body = {"note": note, "accept": accept}
+        return self._send("POST", f"/alerts/{alert}/acknowledge", json=body)
+
     # models and releases
 
     def models(self) -> list[Document]:

@@ -7,6 +7,8 @@ counting each micro-batch (measured in `scripts/bench statistics`).
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,10 @@ BUFFER_ROWS = 256
 QUANTILE_BINS = 10
 MAX_DISCRETE_VALUES = 12
 """A field with at most this many distinct values, each seen often, is discrete."""
+PROJECTION = "projection-"
+PROJECTIONS = 4
+MAX_PROJECTED = 256
+"""More features are images or spectra: mixing them costs, and tells little."""
 
 
 def make_baseline(
@@ -32,11 +38,39 @@ def make_baseline(
 
     `bins` is the number of equally filled bins between under and over of continuous fields.
     """
+    fields = [_field(n, features[:, i], bins) for i, n in enumerate(feature_names)]
+    mixed = project(features, fields)
     return Baseline(
         rows=len(features),
-        features=[_field(n, features[:, i], bins) for i, n in enumerate(feature_names)],
+        features=fields,
         outputs=[_field(n, outputs[:, i], bins) for i, n in enumerate(output_names)],
+        projections=[
+            _field(f"{PROJECTION}{i + 1}", mixed[:, i], bins) for i in range(mixed.shape[1])
+        ],
     )
+
+
+def project(rows: Floats, fields: list[FieldBaseline]) -> Floats:
+    """Mix standardised features into a few numbers (n, projections), NaN where one is missing.
+
+    Signs are drawn by hash of the features' names, so author and device agree without sending
+    them (random signs keep distances: Achlioptas, JCSS 66, 2003). Nothing for a single feature.
+    """
+    if not 2 <= len(fields) <= MAX_PROJECTED:
+        return np.empty((len(rows), 0), np.float32)
+    mean = np.array([one.mean for one in fields], np.float32)
+    scale = np.array([one.std or 1.0 for one in fields], np.float32) * len(fields) ** 0.5
+    signs = _signs([one.name for one in fields])
+    with np.errstate(invalid="ignore"):
+        mixed: Floats = ((rows - mean) / scale) @ signs
+    return mixed
+
+
+def _signs(names: list[str]) -> Floats:
+    def bit(name: str, index: int) -> float:
+        return 1.0 if hashlib.sha256(f"{index}|{name}".encode()).digest()[0] & 1 else -1.0
+
+    return np.array([[bit(n, i) for i in range(PROJECTIONS)] for n in names], np.float32)
 
 
 def _field(name: str, column: Floats, bins: int) -> FieldBaseline:
@@ -173,6 +207,35 @@ class Accumulator:
             max=_short(self._max[i]) if counted else None,
             bins=self._bins[i].tolist() if len(self._edges[i]) else [],
         )
+
+
+class Profiler:
+    """Counts features, and the projections of them that a baseline asks for."""
+
+    def __init__(
+        self,
+        names: list[str],
+        ranges: list[tuple[float | None, float | None]],
+        baseline: Baseline | None,
+    ) -> None:
+        known = {one.name: one.edges for one in baseline.features} if baseline else {}
+        self._features = Accumulator(names, [known.get(name, []) for name in names], ranges)
+        mixed = baseline.projections if baseline else []
+        same = baseline is not None and [one.name for one in baseline.features] == names
+        self._fields = baseline.features if baseline is not None and mixed and same else []
+        self._projections = Accumulator(
+            [one.name for one in mixed], [one.edges for one in mixed], [(None, None)] * len(mixed)
+        )
+
+    def update(self, rows: Floats) -> None:
+        """Count rows (n, features)."""
+        self._features.update(rows)
+        if self._fields:
+            self._projections.update(project(rows, self._fields))
+
+    def take(self) -> list[FieldStatistics]:
+        """Features in their order, then projections."""
+        return self._features.take() + (self._projections.take() if self._fields else [])
 
 
 def _short(value: float) -> float:

@@ -23,7 +23,7 @@ from agent.workers.trim import trim_memory
 from shoal.baseline import Baseline, decode_baseline
 from shoal.errors import InvalidInputError, ShoalError
 from shoal.protocol.manifest import ClassScores, Contract, Manifest, Threshold, decode_manifest
-from shoal.statistics import Accumulator
+from shoal.statistics import Accumulator, Profiler
 from shoal.steps import Floats, fill_missing, postprocess, preprocess
 
 WARM_UP_RUNS = 5
@@ -228,15 +228,12 @@ class Model:
 
 def _accumulators(
     contract: Contract, baseline: Baseline | None
-) -> tuple[Accumulator | None, Accumulator]:
-    known = {f.name: f.edges for f in baseline.features} if baseline else {}
+) -> tuple[Profiler | None, Accumulator]:
     known_out = {f.name: f.edges for f in baseline.outputs} if baseline else {}
     features = None
     if contract.profile_features:
         names = [f.name for f in contract.features]
-        features = Accumulator(
-            names, [known.get(n, []) for n in names], [(f.low, f.high) for f in contract.features]
-        )
+        features = Profiler(names, [(f.low, f.high) for f in contract.features], baseline)
     names = [o.name for o in contract.outputs]
     ranges = [(o.low, o.high) for o in contract.outputs]
     return features, Accumulator(names, [known_out.get(n, []) for n in names], ranges)

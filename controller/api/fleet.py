@@ -90,7 +90,9 @@ def read_drift(
 ) -> Document:
     """Compare the newest windows with the baseline of their release."""
     _check_device(services, connection, device)
-    return device_drift(connection, services.artifacts, device, model, windows)
+    document = device_drift(connection, services.artifacts, device, model, windows)
+    monitor = services.drift_monitor
+    return document | {"channels": monitor.standing(device, model) if monitor else {}}
 
 
 @router.get("/devices/{device}/{kind}", tags=["telemetry"])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from shoal.cli import author, device, fleet, release, rollout, token
+from shoal.cli import alert, author, device, fleet, release, rollout, token
 
 app = typer.Typer(
     name="shoal",
@@ -15,6 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(alert.app, name="alert")
 app.add_typer(device.app, name="device")
 app.add_typer(release.app, name="release")
 app.add_typer(rollout.app, name="rollout")

@@ -82,6 +82,22 @@ def event_table(events: list[Document]) -> Table:
     return table
 
 
+def alert_table(alerts: list[Document]) -> Table:
+    """Streams that changed, one line each."""
+    table = _table("ALERT", "SINCE", "STATE", "WHAT CHANGED")
+    for one in alerts:
+        state = "open" if one.get("ended_ms") is None else "ended"
+        seen = f", seen by {one['acknowledged_by']}" if one.get("acknowledged_by") else ""
+        style = "yellow" if state == "open" and not seen else ""
+        table.add_row(
+            str(one["id"]),
+            _clock(one.get("started_ms")),
+            state + seen,
+            Text(one["sentence"], style),
+        )
+    return table
+
+
 def release_table(releases: list[Document]) -> Table:
     """One line a release."""
     table = _table("MODEL", "VERSION", "SEQUENCE", "PUBLISHED", "MANIFEST")

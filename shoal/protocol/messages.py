@@ -134,7 +134,7 @@ class Window(Header, kw_only=True):
     """How often each label was given, e.g. {"normal": 290, "anomaly": 10}."""
 
 
-class FieldStatistics(Struct, kw_only=True):
+class FieldStatistics(Struct, kw_only=True, omit_defaults=True):
     """One feature or output in a window, in the baseline's bins.
 
     `count` finite values went into moments and bins; `missing`, `nonfinite` did not.

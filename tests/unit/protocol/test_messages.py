@@ -40,8 +40,9 @@ def test_decodes_every_released_wire_sample(path: Path) -> None:
     channel = Channel(path.stem.split(".")[0])
     payload = path.read_bytes()
     message = decode(channel, payload)
-    sample, again = msgspec.json.decode(payload), msgspec.json.decode(encode(message))
-    assert {key: again[key] for key in sample} == sample
+    assert decode(channel, encode(message)) == message
+    known = {*type(message).__struct_fields__}
+    assert {*msgspec.json.decode(payload)} <= known
 
 
 def test_there_is_a_wire_sample_of_every_message_of_this_schema() -> None:

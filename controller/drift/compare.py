@@ -14,6 +14,7 @@ import msgspec
 from sqlalchemy import Connection, desc, select
 
 from controller.artifacts import Artifacts
+from controller.drift.alerts import drifting_fields
 from controller.errors import NotFoundError
 from controller.schema import releases, statistics
 from shoal.baseline import FieldBaseline
@@ -53,6 +54,12 @@ def device_drift(
         raise NotFoundError(f"device {device}: no statistics of {model} yet", code="no-statistics")
     baseline = artifacts.baseline(merged.baseline)
     version, units = _release(connection, model, merged.release_sequence)
+    drifting = drifting_fields(connection, device, model)
+
+    def compared(family: str, expected: list[FieldBaseline], live: list[FieldStatistics]) -> Any:
+        found = compare_fields(expected, live, units)
+        return [one | {"drifting": (family, one["name"]) in drifting} for one in found]
+
     return {
         "device": device,
         "model": model,
@@ -62,8 +69,9 @@ def device_drift(
         "windows": merged.windows,
         "start_ms": merged.start_ms,
         "end_ms": merged.end_ms,
-        "features": compare_fields(baseline.features, merged.features, units),
-        "outputs": compare_fields(baseline.outputs, merged.outputs, units),
+        "features": compared("inputs", baseline.features, merged.features),
+        "projections": compared("projections", baseline.projections, merged.features),
+        "outputs": compared("outputs", baseline.outputs, merged.outputs),
     }
 
 
