@@ -92,10 +92,11 @@ def summarise(rows: list[Any]) -> dict[str, Any]:
     for row in rows:
         for label, count in row.labels.items():
             labels[label] = labels.get(label, 0) + count
+    given = sum(labels.values())
     counts = add_histograms([row.latency_counts for row in rows])
     return {
         "latency_p95_us": latency_quantile(counts, 0.95) or None,
         "failed_ratio": failed / (answered + failed) if answered + failed else None,
         "rows_per_second": sum(row.in_count for row in rows) / seconds if seconds > 0 else None,
-        "anomaly_ratio": labels.get("anomaly", 0) / sum(labels.values()) if labels else None,
+        "anomaly_ratio": labels.get("anomaly", 0) / given if given else None,
     }

@@ -37,7 +37,7 @@ class FieldBaseline(Struct, kw_only=True, frozen=True):
     count: Count
     missing: Count = 0
     mean: float = 0.0
-    m2: float = 0.0
+    m2: Annotated[float, Meta(ge=0)] = 0.0
     min: float = 0.0
     max: float = 0.0
 

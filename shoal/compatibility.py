@@ -6,6 +6,7 @@ missing as {field, need, have, fix}.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ def compare(requires: Requires, facts: Facts) -> list[Gap]:
         gaps.append(Gap("arch", needed, arch, "build a variant for this architecture"))
     for field, need in (("memory_mb", requires.memory_mb), ("disk_mb", requires.disk_mb)):
         have = facts.get(field, 0)
-        if need and float(have) < need:
+        if need and _number(have) < need:
             gaps.append(Gap(field, str(need), str(have), "use a smaller variant"))
     for field in ("cpu_features", "delegates"):
         have_list = _items(facts.get(field, ""))
@@ -75,9 +76,18 @@ def _gaps(variant: Variant, facts: Facts) -> list[Gap]:
     return gaps
 
 
+def _number(value: Any) -> float:
+    """A fact as a number; what is none is nothing."""
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return 0.0
+    return number if math.isfinite(number) else 0.0
+
+
 def _items(value: Any) -> list[str]:
     return [item for item in str(value).split(",") if item]
 
 
 def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", text)[:4])
+    return tuple(int(number) for number in re.findall(r"[0-9]{1,9}", text)[:4])

@@ -7,6 +7,7 @@ limit on PSI alarms in nearly every window of seasonal data).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,8 +143,8 @@ def _compare(base: FieldBaseline, live: FieldStatistics, unit: str) -> Document:
         "psi": None if value is None else round(value, 4),
         "severity": severity(value, live.count),
         "count": live.count,
-        "mean": live.mean,
-        "std": (live.m2 / (live.count - 1)) ** 0.5 if live.count > 1 else 0.0,
+        "mean": _finite(live.mean),
+        "std": _finite(_std(live)),
         "min": live.min,
         "max": live.max,
         "missing_ratio": live.missing / seen if seen else 0.0,
@@ -155,6 +156,15 @@ def _compare(base: FieldBaseline, live: FieldStatistics, unit: str) -> Document:
         "baseline_bins": base.counts,
         "bins": live.bins,
     }
+
+
+def _std(live: FieldStatistics) -> float:
+    return math.sqrt(max(live.m2, 0.0) / (live.count - 1)) if live.count > 1 else 0.0
+
+
+def _finite(value: float) -> float | None:
+    """What a device counted may overflow when it is merged; JSON has no word for that."""
+    return value if math.isfinite(value) else None
 
 
 def _release(connection: Connection, model: str, sequence: int) -> tuple[str, dict[str, str]]:

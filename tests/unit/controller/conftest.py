@@ -24,7 +24,7 @@ from controller.services import Services
 from controller.setup import initialise, trust_release_key
 from shoal.package import Package, file_entries, make_package, write_package
 from shoal.protocol.desired import EnrolmentRequest
-from shoal.protocol.manifest import Contract, Feature, Manifest, OutputField, Variant
+from shoal.protocol.manifest import Contract, Feature, Manifest, OutputField, Requires, Variant
 from shoal.signing import FileSigner
 
 MakePackage = Callable[..., Package]
@@ -118,7 +118,7 @@ def make_pump(signer: FileSigner) -> MakePackage:
         sequence: int = 1,
         signers: tuple[FileSigner, ...] | None = None,
         data: bytes = b"model",
-        **changes: Any,
+        requires: Requires | None = None,
     ) -> Package:
         files = {"model.tflite": data}
         manifest = Manifest(
@@ -127,9 +127,8 @@ def make_pump(signer: FileSigner) -> MakePackage:
             sequence=sequence,
             created="2026-01-01T00:00:00+00:00",
             files=file_entries(files),
-            variants=[Variant(name="only", file="model.tflite")],
+            variants=[Variant(name="only", file="model.tflite", requires=requires or Requires())],
             contract=Contract(features=[Feature(name="t")], outputs=[OutputField(name="y")]),
-            **changes,
         )
         return make_package(manifest, files, *((signer,) if signers is None else signers))
 
