@@ -12,18 +12,27 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
+
+import msgspec
 
 from agent.actions import ActionContext, build_action
+from agent.bundle import make_bundle
 from agent.clock import Clock, find_probe
+from agent.commands import CommandDesk
 from agent.config import AgentConfig, ModelBinding
 from agent.garbage import GarbageLimits, collect_garbage
 from agent.introspect import device_facts
 from agent.link import Link
+from agent.lock import hold
+from agent.logring import LogRing
 from agent.manager import STORE_RETRY_SECONDS, ModelManager
 from agent.notify import notify, watchdog_seconds
 from agent.pipeline import BUFFER_ROWS, WorkerPipeline
 from agent.ports import Action
 from agent.reporter import Identity, Reporter
+from agent.scrub import held_secrets, scrub_text
+from agent.slots import Slots
 from agent.sources import SourceContext, Tally, open_source
 from agent.spool import Spool
 from agent.state_files import open_database
@@ -33,7 +42,8 @@ from agent.updater.client import UpdaterError, ask_updater
 from agent.updater.wire import Verified, VerifyRequest
 from agent.workers.pool import ForkserverPool, PoolOptions
 from shoal.errors import ShoalError
-from shoal.protocol.desired import DesiredState, decode_desired
+from shoal.protocol.commands import LogTail, Order, SupportBundle
+from shoal.protocol.desired import DesiredState, DeviceOptions, decode_desired
 
 log = logging.getLogger("agent")
 
@@ -47,8 +57,9 @@ CLOCK_SECONDS = 60.0
 class Agent:
     """One device's service."""
 
-    def __init__(self, config: AgentConfig) -> None:
+    def __init__(self, config: AgentConfig, logs: LogRing) -> None:
         self._config = config
+        self._logs = logs
         self._facts = device_facts(config.profile, config.state_dir)
         identity = Identity(config.device, config.site, config.profile, self._facts)
         self._store = StateStore(open_database(config.state_db))
@@ -63,7 +74,16 @@ class Agent:
         self._actions: list[Action] = []
         self._envelope: bytes | None = None
         self._news = asyncio.Event()
+        self._options = DeviceOptions()
+        self._options_changed = asyncio.Event()
         self._lags: deque[float] = deque(maxlen=600)
+        self._desk = CommandDesk(
+            config.state_dir,
+            config.device,
+            self._clock,
+            self._reporter,
+            {LogTail: self._tell_logs, SupportBundle: self._tell_everything},
+        )
         self._link = Link(
             config.site,
             config.device,
@@ -71,6 +91,7 @@ class Agent:
             lambda: load_broker(config.state_dir),
             self._reporter.last_will,
             self._on_desired,
+            self._desk.take,
             self._state_due.set,
         )
         for binding in config.models:
@@ -90,6 +111,7 @@ class Agent:
                     group.create_task(self._run_pipeline(name), name=f"pipeline-{name}")
                 group.create_task(self._link.run(), name="link")
                 group.create_task(self._follow_desired(), name="desired")
+                group.create_task(self._desk.run(), name="commands")
                 group.create_task(self._report_windows(), name="windows")
                 group.create_task(self._report_health(), name="health")
                 group.create_task(self._report_state(), name="state")
@@ -183,7 +205,13 @@ class Agent:
     async def _consider(self, envelope: bytes) -> None:
         """Verify a desired state in an updater, store it, then act on it."""
         floor, stored = self._store.desired()
-        request = VerifyRequest(str(self._config.state_dir), self._config.device, floor, envelope)
+        request = VerifyRequest(
+            str(self._config.state_dir),
+            self._config.device,
+            floor,
+            envelope,
+            self._clock.now_ms(),
+        )
         try:
             reply = await ask_updater(request)
         except UpdaterError as error:
@@ -210,7 +238,39 @@ class Agent:
         self._apply(desired)
         self._state_due.set()
 
+    async def _tell_logs(self, order: Order) -> str:
+        assert isinstance(order, LogTail)
+        secrets = held_secrets(self._config.state_dir)
+        return scrub_text("\n".join(self._logs.lines(order.lines)), secrets)
+
+    async def _tell_everything(self, order: Order) -> str:
+        status, reason = self._status()
+        live = {
+            "device": self._config.device,
+            "site": self._config.site,
+            "status": status,
+            "reason": reason,
+            "facts": self._facts,
+            "slots": {name: _plain(one.slots) for name, one in self._managers.items()},
+            "outbox": {
+                "rows": self._outbox.rows,
+                "bytes": self._outbox.size_bytes,
+                "dropped": self._outbox.dropped(),
+                "trouble": self._outbox.trouble,
+            },
+            "clock": {"now_ms": self._clock.now_ms(), "synced": self._clock.synced},
+            "link": {"connected": self._link.connected, "connects": self._link.connects},
+            "desired_sequence": self._store.desired()[0],
+        }
+        return await make_bundle(
+            self._config.path, self._config.state_dir, live, self._logs.lines()
+        )
+
     def _apply(self, desired: DesiredState) -> None:
+        self._options = desired.options
+        logging.getLogger().setLevel((desired.options.log_level or "info").upper())
+        changed, self._options_changed = self._options_changed, asyncio.Event()
+        changed.set()
         for assignment in desired.models:
             manager = self._managers.get(assignment.model)
             if manager is not None:
@@ -231,9 +291,15 @@ class Agent:
     async def _report_windows(self) -> None:
         while True:
             trial = any(manager.in_probation for manager in self._managers.values())
-            period = self._config.window_seconds
-            await asyncio.sleep(min(period, PROBATION_REPORT_SECONDS) if trial else period)
+            period = self._options.window_seconds or self._config.window_seconds
+            await self._wait(min(period, PROBATION_REPORT_SECONDS) if trial else period)
             await self._close_windows()
+
+    async def _wait(self, seconds: float) -> None:
+        """Sleep, but not through a change of the options."""
+        changed = self._options_changed
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), seconds)
 
     async def _close_windows(self) -> None:
         for name, manager in self._managers.items():
@@ -242,7 +308,7 @@ class Agent:
     async def _report_health(self) -> None:
         cleaned = time.monotonic()
         while True:
-            await asyncio.sleep(self._config.health_seconds)
+            await self._wait(self._options.health_seconds or self._config.health_seconds)
             lags = sorted(self._lags) or [0.0]
             lag = lags[min(int(len(lags) * 0.99), len(lags) - 1)]
             self._reporter.health(self._pool.pids(), lag * 1e3, self._link.connects)
@@ -336,10 +402,17 @@ class Agent:
 
 async def serve(config: AgentConfig) -> None:
     """Run the agent until SIGTERM or SIGINT."""
-    agent = Agent(config)
-    task = asyncio.create_task(agent.run(), name="agent")
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    logs = LogRing()
+    logging.getLogger().addHandler(logs)
+    with hold(config.state_dir):
+        agent = Agent(config, logs)
+        task = asyncio.create_task(agent.run(), name="agent")
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _plain(slots: Slots) -> Any:
+    return msgspec.to_builtins(slots)

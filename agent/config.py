@@ -5,8 +5,11 @@ Secrets never stand here: enrolment leaves keys and credentials in the state fol
 
 from __future__ import annotations
 
+import os
+import re
 import tomllib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +29,10 @@ class ModelBinding:
     actions: list[dict[str, Any]] = field(default_factory=list)
 
 
+ENVIRONMENT = "SHOAL_AGENT_"
+"""`SHOAL_AGENT_DEVICE_ID` overrides `device.id`, and so on; not below `models`."""
+_HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]")
+_KEY = re.compile(r"\s*([A-Za-z0-9_\"'. -]+?)\s*=")
 _Number = TypeVar("_Number", int, float)
 
 OUTBOX_CLASSES = ("event", "state", "statistics", "health", "capture")
@@ -67,6 +74,8 @@ class AgentConfig:
     num_threads: int
     outbox: OutboxLimits
     models: list[ModelBinding]
+    path: Path = Path()
+    """The file that this came from."""
 
     @property
     def files_dir(self) -> Path:
@@ -84,14 +93,44 @@ class AgentConfig:
         return self.state_dir / "outbox.sqlite"
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value, and where it comes from: `default`, `environment NAME` or `file:line`."""
+
+    key: str
+    value: Any
+    origin: str
+
+
 def load_config(path: Path) -> AgentConfig:
     """Read and check a configuration file, or raise one `InvalidInputError` with all mistakes."""
+    reader = _Reader(*_read_table(path))
+    config = _build(reader, path)
+    if problems := reader.finish():
+        raise InvalidInputError(f"configuration {path}: " + "; ".join(problems))
+    return config
+
+
+def inspect_config(path: Path) -> tuple[list[Setting], list[str]]:
+    """Every value with its origin, and every mistake."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        reader = _Reader(*_read_table(path))
+    except InvalidInputError as error:
+        return [], [error.sentence]
+    _build(reader, path)
+    return reader.settings(path.name), reader.finish()
+
+
+def _read_table(path: Path) -> tuple[dict[str, Any], str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return tomllib.loads(text), text
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidInputError(f"configuration {path}: {error}") from error
-    reader = _Reader(table)
-    config = AgentConfig(
+
+
+def _build(reader: _Reader, path: Path) -> AgentConfig:
+    return AgentConfig(
         device=DeviceId(reader.name("device.id")),
         site=SiteId(reader.name("device.site")),
         profile=reader.text("device.profile", ""),
@@ -108,18 +147,19 @@ def load_config(path: Path) -> AgentConfig:
             class_age_seconds=reader.by_class("max_age_seconds", 60.0, 1e9, float),
         ),
         models=reader.models(),
+        path=path,
     )
-    reader.finish(path)
-    return config
 
 
 class _Reader:
     """Takes values out of a table, remembering every mistake and every key it knows."""
 
-    def __init__(self, table: dict[str, Any]) -> None:
+    def __init__(self, table: dict[str, Any], text: str) -> None:
         self._table = table
+        self._lines = find_lines(text)
         self._known: set[str] = set()
         self._problems: list[str] = []
+        self._taken: dict[str, tuple[Any, str]] = {}
 
     def text(self, key: str, default: str | None = None) -> str:
         value = self._take(key, default)
@@ -186,11 +226,30 @@ class _Reader:
             self._problems.append(f"{at}.{key}: is not known")
         return ModelBinding(name, source, actions)
 
-    def finish(self, path: Path) -> None:
-        """Complain about unknown keys, then raise if there was any mistake."""
+    def finish(self) -> list[str]:
+        """Every mistake, unknown keys among them."""
         self._unknown(self._table, "")
-        if self._problems:
-            raise InvalidInputError(f"configuration {path}: " + "; ".join(self._problems))
+        return self._problems
+
+    def settings(self, name: str) -> list[Setting]:
+        """Every value that was taken, and what stands below `models`, in the order of the file."""
+        found = [
+            Setting(key, value, self._origin(name, key, where))
+            for key, (value, where) in self._taken.items()
+            if value is not None or where != "default"
+        ]
+        for key, value in _flat(self._table.get("models", {}), "models"):
+            found.append(Setting(key, value, self._origin(name, key, "file")))
+        return found
+
+    def _origin(self, name: str, key: str, where: str) -> str:
+        if where != "file":
+            return where
+        parts = key.split(".")
+        for length in range(len(parts), 0, -1):  # an inline table has the line of its beginning
+            if (line := self._lines.get(".".join(parts[:length]))) is not None:
+                return f"{name}:{line}"
+        return name
 
     def _unknown(self, table: dict[str, Any], at: str) -> None:
         for key, value in table.items():
@@ -204,9 +263,63 @@ class _Reader:
 
     def _take(self, key: str, default: Any) -> Any:
         self._known.add(key)
-        value: Any = self._table
+        variable = f"{ENVIRONMENT}{key.replace('.', '_').upper()}"
+        if (text := os.environ.get(variable)) is not None:
+            value = _from_environment(text, default)
+            self._taken[key] = (value, f"environment {variable}")
+            return value
+        found: Any = self._table
         for part in key.split("."):
-            if not isinstance(value, dict) or part not in value:
+            if not isinstance(found, dict) or part not in found:
+                self._taken[key] = (default, "default")
                 return default
-            value = value[part]
-        return value
+            found = found[part]
+        self._taken[key] = (found, "file")
+        return found
+
+
+def find_lines(text: str) -> dict[str, int]:
+    """The line of each table and key of a TOML text, as far as a plain reading goes.
+
+    >>> find_lines('[a]\\nb = 1\\n[[a.c]]\\nd.e = 2\\n')
+    {'a': 1, 'a.b': 2, 'a.c': 3, 'a.c.0': 3, 'a.c.0.d.e': 4}
+    """
+    lines: dict[str, int] = {}
+    at, seen = "", Counter[str]()
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _HEADER.match(line):
+            at = _plain(header[2])
+            lines.setdefault(at, number)
+            if header[1] == "[[":
+                seen[at] += 1
+                at = f"{at}.{seen[at] - 1}"
+                lines[at] = number
+        elif key := _KEY.match(line):
+            lines.setdefault(".".join(filter(None, (at, _plain(key[1])))), number)
+    return lines
+
+
+def _plain(dotted: str) -> str:
+    return ".".join(part.strip().strip("\"'") for part in dotted.split("."))
+
+
+def _flat(value: Any, at: str) -> Iterator[tuple[str, Any]]:
+    """Leaves of nested tables; lists of tables by number."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from _flat(one, f"{at}.{key}")
+    elif isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
+        for number, one in enumerate(value):
+            yield from _flat(one, f"{at}.{number}")
+    else:
+        yield at, value
+
+
+def _from_environment(text: str, default: Any) -> Any:
+    """Text stays text where text is wanted; else what TOML would make of it."""
+    if isinstance(default, str) or default is None:
+        return text
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -25,6 +25,8 @@ from shoal.errors import InvalidInputError
 from shoal.ids import DeviceId, ModelName, SiteId
 from shoal.protocol.messages import Acked, InvalidMessageError, decode
 from shoal.protocol.topics import (
+    DOWN_CHANNELS,
+    MODEL_CHANNELS,
     RETAINED_CHANNELS,
     Channel,
     Topic,
@@ -52,6 +54,7 @@ class Link:
         read_access: Callable[[], BrokerAccess],
         last_will: Callable[[], bytes],
         on_desired: Callable[[bytes], None],
+        on_command: Callable[[bytes], None],
         on_connected: Callable[[], None],
     ) -> None:
         self._site, self._device = site, device
@@ -59,6 +62,7 @@ class Link:
         self._read_access = read_access
         self._last_will = last_will
         self._on_desired = on_desired
+        self._on_command = on_command
         self._on_connected = on_connected
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
@@ -164,7 +168,7 @@ class Link:
             self._in_paho.add(info.mid)
 
     def _topic(self, channel: Channel, model: str) -> str:
-        name = ModelName(model) if model and channel is not Channel.EVENTS else None
+        name = ModelName(model) if channel in MODEL_CHANNELS else None
         return format_topic(Topic(self._site, self._device, channel, name))
 
     def _tell(self, handle: Callable[..., None], *values: object) -> None:
@@ -181,7 +185,7 @@ class Link:
             self._connected = True
             log.info("connected connects=%d", self.connects)
             assert self._client is not None
-            down = [Channel.DESIRED, Channel.ACKED]
+            down = sorted(DOWN_CHANNELS, key=lambda channel: channel.value)
             self._client.subscribe([(self._topic(channel, ""), 1) for channel in down])
             self._on_connected()
         self._wake.set()
@@ -202,6 +206,8 @@ class Link:
             parsed = parse_topic(topic)
             if parsed.channel is Channel.DESIRED:
                 self._on_desired(payload)
+            elif parsed.channel is Channel.COMMANDS:
+                self._on_command(payload)
             elif parsed.channel is Channel.ACKED and payload:
                 self._acked(decode(Channel.ACKED, payload))
         except (InvalidInputError, InvalidMessageError) as error:

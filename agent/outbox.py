@@ -45,11 +45,13 @@ class Rank(IntEnum):
 
 RANKS = {
     Channel.EVENTS: Rank.EVENT,
+    Channel.REPLIES: Rank.EVENT,
     Channel.STATE: Rank.STATE,
     Channel.WINDOW: Rank.STATISTICS,
     Channel.STATISTICS: Rank.STATISTICS,
     Channel.HEALTH: Rank.HEALTH,
     Channel.PREDICTIONS: Rank.CAPTURE,
+    Channel.CAPTURES: Rank.CAPTURE,
 }
 
 

@@ -19,18 +19,23 @@ from shoal import __version__
 from shoal.ids import DeviceId, SiteId
 from shoal.latency import latency_quantile
 from shoal.protocol.messages import (
+    Captures,
     Event,
     Header,
     Health,
     InvalidMessageError,
     ModelState,
     Predictions,
+    Reply,
     State,
     Statistics,
     Window,
     encode,
 )
 from shoal.protocol.topics import Channel
+
+REPLY_PART = 16_000
+"""Characters; even if each of them takes six bytes in JSON, a part is a message."""
 
 log = logging.getLogger("agent.reporter")
 
@@ -164,6 +169,28 @@ class Reporter:
                 labels=answers.labels,
             ),
         )
+
+    def reply(self, command: str, text: str, *, code: str = "", sentence: str = "") -> None:
+        """Store the answer to a command, in parts; a `code` makes it a refusal."""
+        parts = [text[at : at + REPLY_PART] for at in range(0, len(text), REPLY_PART)] or [""]
+        for number, part in enumerate(parts, 1):
+            self._put(
+                Channel.REPLIES,
+                Reply(
+                    **self._header(),
+                    command=command,
+                    ok=not code,
+                    code=code,
+                    sentence=sentence[:2000],
+                    part=number,
+                    parts=len(parts),
+                    text=part,
+                ),
+            )
+
+    def captures(self, **fields: Any) -> None:
+        """Store captured samples for sending; `fields` are those of `Captures`."""
+        self._put(Channel.CAPTURES, Captures(**self._header(), **fields))
 
     def health(self, pids: Iterable[int], loop_lag_p99_ms: float, connects: int) -> None:
         """Store a look at host, process, link and outbox."""

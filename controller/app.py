@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from controller.api import alerts, enrolment, fleet, health, problems, releases, rollouts, stream
+from controller.api import (
+    alerts,
+    commands,
+    enrolment,
+    fleet,
+    health,
+    problems,
+    releases,
+    rollouts,
+    stream,
+)
 from controller.artifacts import Artifacts
 from controller.config import Settings
 from controller.database import create_tables, open_engine
@@ -41,7 +51,7 @@ def build_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     problems.install(app)
-    for module in (health, fleet, releases, rollouts, enrolment, alerts, stream):
+    for module in (health, commands, fleet, releases, rollouts, enrolment, alerts, stream):
         app.include_router(module.router, prefix=API)
     app.include_router(releases.repository)
     pages.install(app)

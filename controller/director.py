@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -20,13 +19,15 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 from sqlalchemy import Connection, Engine, and_, insert, or_, select, update
 
+from controller import commands
 from controller.broker import DIRECTOR_ACCOUNT
 from controller.database import reading, writing
-from controller.schema import assignments, desired, devices, releases
+from controller.publication import Publication
+from controller.schema import assignments, desired, device_options, devices, releases
 from shoal.ids import DeviceId, SiteId
-from shoal.protocol.desired import Assignment, DesiredState
+from shoal.protocol.desired import Assignment, DesiredState, DeviceOptions
 from shoal.protocol.envelope import DESIRED_TYPE, encode_envelope
-from shoal.protocol.topics import Channel, Topic, format_topic
+from shoal.protocol.topics import RETAINED_CHANNELS, Topic, format_topic
 from shoal.signing import Signer, seal
 
 log = logging.getLogger("controller.director")
@@ -35,16 +36,6 @@ VALID = timedelta(days=7)
 RENEW_BEFORE = timedelta(days=2)
 BATCH = 500
 PUBLISH_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Publication:
-    """A desired state that shall lie on the broker."""
-
-    device: str
-    site: str
-    sequence: int
-    envelope: bytes
 
 
 def sign_pending(engine: Engine, signer: Signer, now: datetime) -> int:
@@ -76,18 +67,28 @@ def mark_dirty(connection: Connection, device: str) -> None:
 
 
 def make_desired(
-    device: str, sequence: int, now: datetime, models: list[Assignment]
+    device: str,
+    sequence: int,
+    now: datetime,
+    models: list[Assignment],
+    options: DeviceOptions | None = None,
 ) -> DesiredState:
     """The desired state of a device, valid for a week. Pure."""
     return DesiredState(
-        device=device, sequence=sequence, issued=now, expires=now + VALID, models=models
+        device=device,
+        sequence=sequence,
+        issued=now,
+        expires=now + VALID,
+        models=models,
+        options=options or DeviceOptions(),
     )
 
 
 def _sign(connection: Connection, signer: Signer, device: str, now: datetime) -> None:
     here = desired.c.device == device
     sequence = (connection.scalar(select(desired.c.sequence).where(here)) or 0) + 1
-    state = make_desired(device, sequence, now, _assignments(connection, device))
+    options = read_options(connection, device)
+    state = make_desired(device, sequence, now, _assignments(connection, device), options)
     envelope = encode_envelope(seal(msgspec.json.encode(state), DESIRED_TYPE, signer))
     connection.execute(
         update(desired)
@@ -99,6 +100,14 @@ def _sign(connection: Connection, signer: Signer, device: str, now: datetime) ->
             dirty=False,
         )
     )
+
+
+def read_options(connection: Connection, device: str) -> DeviceOptions:
+    """The settings that an operator gave this device."""
+    stored = connection.scalar(
+        select(device_options.c.options).where(device_options.c.device == device)
+    )
+    return msgspec.convert(stored or {}, type=DeviceOptions)
 
 
 def _assignments(connection: Connection, device: str) -> list[Assignment]:
@@ -182,13 +191,14 @@ class DirectorLink:
         return self._connected.is_set()
 
     def publish(self, publications: list[Publication]) -> list[Publication]:
-        """Publish retained and return those the broker has acknowledged. Blocks."""
+        """Publish and return those the broker has acknowledged. Blocks."""
         if not self.connected:
             return []
         waiting = []
         for one in publications:
-            topic = Topic(SiteId(one.site), DeviceId(one.device), Channel.DESIRED)
-            info = self._client.publish(format_topic(topic), one.envelope, qos=1, retain=True)
+            topic = Topic(SiteId(one.site), DeviceId(one.device), one.channel)
+            retain = one.channel in RETAINED_CHANNELS
+            info = self._client.publish(format_topic(topic), one.envelope, qos=1, retain=retain)
             if info.rc == mqtt.MQTT_ERR_SUCCESS:
                 waiting.append((one, info))
         done = []
@@ -237,13 +247,15 @@ class Director:
         signed = sign_pending(self._engine, self._signer, datetime.now(UTC))
         with reading(self._engine) as connection:
             waiting = find_unpublished(connection)
+            waiting += commands.find_unpublished(connection, _now_ms())
         self._record(self._link.publish(waiting))
         return signed == BATCH or (len(waiting) == BATCH and self.connected)
 
     def remind(self) -> None:
-        """Publish again what online devices have not accepted."""
+        """Publish again what online devices have not accepted or answered."""
         with reading(self._engine) as connection:
             unheard = find_unheard(connection)
+            unheard += commands.find_unanswered(connection, _now_ms())
         self._link.publish(unheard)
 
     def close(self) -> None:
@@ -255,9 +267,16 @@ class Director:
             return
         with writing(self._engine) as connection:
             for one in done:
+                if one.command:
+                    commands.mark_published(connection, one.command, _now_ms())
+                    continue
                 here = and_(
                     desired.c.device == one.device, desired.c.published_sequence < one.sequence
                 )
                 connection.execute(
                     update(desired).where(here).values(published_sequence=one.sequence)
                 )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

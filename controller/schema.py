@@ -313,6 +313,62 @@ desired = Table(
     Column("published_sequence", BigInteger, nullable=False, default=0),
 )
 
+device_options = Table(  # a few safe settings that travel in the desired state
+    "device_options",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("options", JSON, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+)
+
+commands = Table(  # what operators asked single devices; answers are in `replies`
+    "commands",
+    metadata,
+    Column("command", String(63), primary_key=True),
+    Column("device", String(63), nullable=False),
+    Column("order", JSON, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("created_by", String(80), nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("published_ms", BigInteger),
+    Index("commands_by_device", "device", "created_ms"),
+)
+
+replies = Table(  # parts; a boot of the device may answer again, the first whole answer counts
+    "replies",
+    metadata,
+    Column("command", String(63), primary_key=True),
+    Column("boot_id", String(40), primary_key=True),
+    Column("part", Integer, primary_key=True),
+    Column("parts", Integer, nullable=False),
+    Column("device", String(63), nullable=False),
+    Column("ok", Boolean, nullable=False),
+    Column("code", String(120), nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("received_ms", BigInteger, nullable=False),
+)
+
+captures = Table(  # samples that devices captured and commands asked for
+    "captures",
+    metadata,
+    Column("device", String(63), primary_key=True),
+    Column("capture", String(120), primary_key=True),
+    Column("model", String(63), nullable=False),
+    Column("version", String(40), nullable=False),
+    Column("release_sequence", BigInteger, nullable=False),
+    Column("sample_ms", BigInteger, nullable=False),
+    Column("reason", String(120), nullable=False),
+    Column("features", JSON, nullable=False),
+    Column("redacted", JSON, nullable=False),
+    Column("rows", JSON, nullable=False),
+    Column("outputs", JSON, nullable=False),  # {output name: value}
+    Column("label", String(120), nullable=False, default=""),
+    Column("received_ms", BigInteger, nullable=False),
+    Index("captures_by_device", "device", "model", "sample_ms"),
+)
+
 audit = Table(  # hash-chained: each row's hash covers the row and the hash before it
     "audit",
     metadata,

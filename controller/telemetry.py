@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Table, desc, select
+from sqlalchemy import ColumnElement, Connection, Table, desc, select
 
 from controller import schema
 
@@ -17,6 +17,7 @@ _TIME = {
     schema.predictions: schema.predictions.c.sample_ms,
     schema.events: schema.events.c.ts_ms,
     schema.health: schema.health.c.ts_ms,
+    schema.captures: schema.captures.c.sample_ms,
 }
 
 
@@ -32,7 +33,8 @@ def newest(
 ) -> list[Document]:
     """Rows of a telemetry table, the newest `limit` of those that match."""
     moment = _TIME[table]
-    query = select(table).order_by(desc(moment), desc(table.c.id)).limit(min(limit, MAX_ROWS))
+    tie: ColumnElement[Any] = table.c.capture if table is schema.captures else table.c.id
+    query = select(table).order_by(desc(moment), desc(tie)).limit(min(limit, MAX_ROWS))
     for name, value in (("device", device), ("model", model), ("rollout", rollout)):
         if value is not None:
             query = query.where(table.c[name] == value)

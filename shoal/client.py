@@ -152,6 +152,52 @@ class Client:
         body = {"note": note, "accept": accept}
         return self._send("POST", f"/alerts/{alert}/acknowledge", json=body)
 
+    # asking one device
+
+    def command_device(self, device: str, order: Document) -> Document:
+        """Ask a device: `kind` log-tail, support-bundle, capture-range or replay, and options."""
+        return self._send("POST", f"/devices/{device}/commands", json=order)
+
+    def commands(self, device: str, **query: str | int | None) -> list[Document]:
+        """Commands to a device, newest first; `limit`."""
+        return self._items(f"/devices/{device}/commands", query)
+
+    def command(self, device: str, command: str) -> Document:
+        """One command, with its answer once it is whole."""
+        return self._get(f"/devices/{device}/commands/{command}")
+
+    def ask_device(self, device: str, order: Document, timeout: float = 120.0) -> Document:
+        """Ask a device and wait for its answer; a refusal is an `ApiError` with its code.
+
+        Raises `WaitTimeoutError` after `timeout` seconds, or when the command expires.
+        """
+        document = self.command_device(device, order)
+        deadline = time.monotonic() + timeout
+        while document["state"] in ("waiting", "published"):
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(POLL_SECONDS)
+            document = self.command(device, document["command"])
+        if document["state"] == "refused":
+            raise ApiError(document["sentence"], code=document["code"], status=200)
+        if document["state"] != "answered":
+            raise WaitTimeoutError(
+                f"device {device}: no answer to {document['kind']} after {timeout:g} s", document
+            )
+        return document
+
+    def captures(self, device: str, **query: str | int | None) -> list[Document]:
+        """Captured samples that were pulled from a device; `model`, `since_ms`, `limit`."""
+        return self._items(f"/devices/{device}/captures", query)
+
+    def options(self, device: str) -> Document:
+        """Settings given to a device from afar; null where its own hold."""
+        return self._get(f"/devices/{device}/options")
+
+    def set_options(self, device: str, changes: Document) -> Document:
+        """Change settings of a device; null gives one back to it."""
+        return self._send("PATCH", f"/devices/{device}/options", json=changes)
+
     # models and releases
 
     def models(self) -> list[Document]:

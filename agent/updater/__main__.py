@@ -17,16 +17,20 @@ from agent.updater.wire import (
     Reached,
     Refused,
     Reply,
+    Request,
     Staged,
     Verified,
+    VerifyCommandRequest,
     VerifyRequest,
     decode_request,
 )
 from shoal.compatibility import choose_variant
 from shoal.errors import ShoalError, UntrustedError
 from shoal.package import check_statement
+from shoal.protocol.commands import check_command, decode_command
 from shoal.protocol.desired import Assignment, check_desired, decode_desired
 from shoal.protocol.envelope import (
+    COMMAND_TYPE,
     DESIRED_TYPE,
     MAX_ENVELOPE_BYTES,
     RELEASE_TYPE,
@@ -42,12 +46,21 @@ def main() -> None:
     """Read a request from standard input and write the result to standard output."""
     request = decode_request(sys.stdin.buffer.read())
     try:
-        reply = verify(request) if isinstance(request, VerifyRequest) else fetch(request)
+        reply = answer(request)
     except ShoalError as error:
         reply = Refused(error.code, error.sentence, error.code in RETRYABLE)
     except OSError as error:
         reply = Refused("disk-error", f"updater: {error}", retryable=True)
     _say(reply)
+
+
+def answer(request: Request) -> Reply:
+    """Do what is asked."""
+    if isinstance(request, VerifyRequest):
+        return verify(request)
+    if isinstance(request, VerifyCommandRequest):
+        return verify_command(request)
+    return fetch(request)
 
 
 def verify(request: VerifyRequest) -> Reply:
@@ -56,8 +69,22 @@ def verify(request: VerifyRequest) -> Reply:
     envelope = decode_envelope(request.envelope)
     payload = KeyVerifier(trust.director_keys).open(envelope, DESIRED_TYPE)
     desired = decode_desired(payload)
-    check_desired(desired, device=request.device, floor=request.floor, now=datetime.now(UTC))
+    check_desired(desired, device=request.device, floor=request.floor, now=_now(request.now_ms))
     return Verified(payload)
+
+
+def verify_command(request: VerifyCommandRequest) -> Reply:
+    """Check a command: signature, device, expiry."""
+    trust = load_trust(Path(request.state_dir))
+    envelope = decode_envelope(request.envelope)
+    payload = KeyVerifier(trust.director_keys).open(envelope, COMMAND_TYPE)
+    check_command(decode_command(payload), device=request.device, now=_now(request.now_ms))
+    return Verified(payload)
+
+
+def _now(agent_ms: int) -> datetime:
+    """The later of the system's and the agent's time."""
+    return max(datetime.now(UTC), datetime.fromtimestamp(agent_ms / 1000, UTC))
 
 
 def fetch(request: FetchRequest) -> Reply:

@@ -15,6 +15,17 @@ class VerifyRequest(Struct, frozen=True, tag="verify"):
     device: str
     floor: int
     envelope: bytes
+    now_ms: int = 0
+    """The agent's time; it may be ahead of a system clock that starts in 1970."""
+
+
+class VerifyCommandRequest(Struct, frozen=True, tag="verify-command"):
+    """Is this envelope a command that this device may answer?"""
+
+    state_dir: str
+    device: str
+    envelope: bytes
+    now_ms: int = 0
 
 
 class FetchRequest(Struct, frozen=True, tag="fetch"):
@@ -39,7 +50,7 @@ class Reached(Struct, frozen=True, tag="reached"):
 
 
 class Verified(Struct, frozen=True, tag="verified"):
-    """The verified payload: a `DesiredState` in JSON."""
+    """The verified payload: a `DesiredState` or `Command` in JSON."""
 
     payload: bytes
 
@@ -58,7 +69,7 @@ class Refused(Struct, frozen=True, tag="refused"):
     retryable: bool
 
 
-Request = VerifyRequest | FetchRequest
+Request = VerifyRequest | VerifyCommandRequest | FetchRequest
 Reply = Progress | Reached | Verified | Staged | Refused
 
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

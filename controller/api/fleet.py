@@ -22,7 +22,7 @@ from controller.api.common import (
 )
 from controller.drift import device_drift
 from controller.errors import NotFoundError
-from controller.schema import events, health, predictions, statistics, windows
+from controller.schema import captures, events, health, predictions, statistics, windows
 
 router = APIRouter(dependencies=[Viewer])
 
@@ -32,6 +32,7 @@ _TABLES: dict[str, Table] = {
     "predictions": predictions,
     "events": events,
     "health": health,
+    "captures": captures,
 }
 
 
@@ -105,7 +106,7 @@ def list_telemetry(
     since_ms: SinceMs = None,
     limit: Limit = 100,
 ) -> Document:
-    """List windows, statistics, predictions, events or health of a device, newest first."""
+    """List windows, statistics, predictions, events, health or captures, newest first."""
     if kind not in _TABLES:
         raise NotFoundError(f"{kind[:40]}: expected one of {', '.join(_TABLES)}")
     _check_device(services, connection, device)

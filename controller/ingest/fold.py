@@ -12,9 +12,11 @@ from typing import Any
 from controller.ingest.ranges import Ranges, add
 from shoal.errors import InvalidInputError
 from shoal.protocol.messages import (
+    Captures,
     Event,
     Health,
     Predictions,
+    Reply,
     State,
     Statistics,
     UpMessage,
@@ -38,6 +40,8 @@ class Batch:
     health: list[Row] = field(default_factory=list)
     predictions: list[Row] = field(default_factory=list)
     events: list[Row] = field(default_factory=list)
+    replies: list[Row] = field(default_factory=list)
+    captures: list[Row] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     newest_health: dict[str, Health] = field(default_factory=dict)
     seen: dict[str, bool] = field(default_factory=dict)
@@ -158,6 +162,10 @@ def _sort(batch: Batch, message: UpMessage, now_ms: int) -> None:
             batch.newest_health[message.device] = message
         case Predictions():
             batch.predictions += _predictions(message)
+        case Captures():
+            batch.captures += _captures(message, now_ms)
+        case Reply():
+            batch.replies.append(_row(message, now_ms, _REPLY))
 
 
 def _row(message: UpMessage, now_ms: int, names: tuple[str, ...]) -> Row:
@@ -181,6 +189,22 @@ def _predictions(message: Predictions) -> list[Row]:
     ]
 
 
+def _captures(message: Captures, now_ms: int) -> list[Row]:
+    common = ("device", "model", "version", "release_sequence", "features", "redacted")
+    return [
+        {
+            **_row(message, now_ms, common),
+            "capture": sample.capture,
+            "sample_ms": sample.sample_ms,
+            "reason": sample.reason,
+            "rows": sample.rows,
+            "outputs": dict(zip(message.names, sample.outputs, strict=False)),
+            "label": sample.label,
+        }
+        for sample in message.samples
+    ]
+
+
 _COMMON = ("device", "model", "version", "release_sequence", "slot", "start_ms", "end_ms")
 _WINDOW = (
     *_COMMON,
@@ -198,6 +222,7 @@ _WINDOW = (
     "labels",
 )
 _STATISTICS = (*_COMMON, "baseline", "rows", "lost", "features", "outputs")
+_REPLY = ("device", "command", "boot_id", "part", "parts", "ok", "code", "sentence", "text")
 _EVENT = (
     "device",
     "ts_ms",

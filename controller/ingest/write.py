@@ -31,6 +31,10 @@ def write_batch(
     for table, rows in tables.items():
         if rows:
             connection.execute(insert(table), rows)
+    for table, rows in ((schema.replies, batch.replies), (schema.captures, batch.captures)):
+        if rows:  # a device may answer a command again: what is there already counts
+            make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            connection.execute(make(table).on_conflict_do_nothing(), rows)
     _touch(connection, batch, now_ms)
     _write_ranges(connection, batch, ranges, now_ms)
     for state in batch.states:

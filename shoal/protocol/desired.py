@@ -48,6 +48,16 @@ class Assignment(Struct, kw_only=True, frozen=True):
     """Operator's shadow run; None: the manifest's."""
 
 
+class DeviceOptions(Struct, kw_only=True, frozen=True, forbid_unknown_fields=False):
+    """A few safe settings an operator may give a device from afar; None leaves its own."""
+
+    window_seconds: Annotated[float, Meta(ge=0.2, le=3600)] | None = None
+    health_seconds: Annotated[float, Meta(ge=0.2, le=3600)] | None = None
+    capture: bool | None = None
+    """false: nothing is captured, whatever packages ask for."""
+    log_level: Literal["debug", "info", "warning", "error"] | None = None
+
+
 class DesiredState(Struct, kw_only=True, frozen=True):
     """All that one device shall run; models it has and this does not name are left alone."""
 
@@ -57,6 +67,7 @@ class DesiredState(Struct, kw_only=True, frozen=True):
     issued: datetime
     expires: datetime
     models: list[Assignment]
+    options: DeviceOptions = DeviceOptions()
 
 
 class EnrolmentRequest(Struct, kw_only=True, frozen=True):

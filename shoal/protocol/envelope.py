@@ -18,6 +18,7 @@ from shoal.errors import UntrustedError
 MAX_ENVELOPE_BYTES = 64 * 1024
 
 DESIRED_TYPE = "application/vnd.shoal.desired.v1+json"
+COMMAND_TYPE = "application/vnd.shoal.command.v1+json"
 RELEASE_TYPE = "application/vnd.shoal.release.v1+json"
 ENROLMENT_TYPE = "application/vnd.shoal.enrolment.v1+json"
 

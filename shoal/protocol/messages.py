@@ -204,6 +204,47 @@ class Event(Header, kw_only=True):
     data: dict[str, str | int | float | bool | None] = {}
 
 
+class Capture(Struct, kw_only=True):
+    """One captured sample: the rows of a window as the sensors gave them, and the answer."""
+
+    capture: ShortText
+    """Its id on the device."""
+    sample_ms: Milliseconds
+    reason: ShortText
+    """low-margin, out-of-range, disagreement, drift or one-in."""
+    rows: list[list[float | None]]
+    """Row by row, in the order of the contract's features; null where missing or redacted."""
+    outputs: list[float | None]
+    label: ShortText = ""
+
+
+class Captures(Header, kw_only=True):
+    """Captured samples of one release, sent because a command asked for them."""
+
+    model: Name
+    version: ShortText
+    release_sequence: Count
+    manifest: ShortText
+    features: list[ShortText]
+    names: list[ShortText]
+    """Of the outputs."""
+    redacted: list[ShortText] = []
+    """Features that the package's capture policy leaves out."""
+    samples: list[Capture]
+
+
+class Reply(Header, kw_only=True):
+    """The answer to a command, in parts; `text` of all of them together is the document."""
+
+    command: Name
+    ok: bool
+    code: ShortText = ""
+    sentence: Text = ""
+    part: Annotated[int, Meta(ge=1, le=64)] = 1
+    parts: Annotated[int, Meta(ge=1, le=64)] = 1
+    text: Annotated[str, Meta(max_length=65536)] = ""
+
+
 class Acked(Struct, kw_only=True):
     """Retained, down. What the controller has committed of one boot.
 
@@ -222,11 +263,13 @@ UP_TYPES: dict[Channel, type[Header]] = {
     Channel.WINDOW: Window,
     Channel.STATISTICS: Statistics,
     Channel.PREDICTIONS: Predictions,
+    Channel.CAPTURES: Captures,
     Channel.EVENTS: Event,
+    Channel.REPLIES: Reply,
 }
 MESSAGE_TYPES: dict[Channel, type[Header] | type[Acked]] = {**UP_TYPES, Channel.ACKED: Acked}
 
-UpMessage = State | Health | Window | Statistics | Predictions | Event
+UpMessage = State | Health | Window | Statistics | Predictions | Captures | Event | Reply
 
 _encoder = msgspec.json.Encoder()
 _decoders = {channel: msgspec.json.Decoder(kind) for channel, kind in MESSAGE_TYPES.items()}
@@ -297,6 +340,8 @@ __all__ = [
     "MESSAGE_TYPES",
     "UP_TYPES",
     "Acked",
+    "Capture",
+    "Captures",
     "Event",
     "FieldStatistics",
     "Header",
@@ -304,6 +349,7 @@ __all__ = [
     "InvalidMessageError",
     "ModelState",
     "Predictions",
+    "Reply",
     "State",
     "Statistics",
     "UpMessage",

@@ -28,15 +28,20 @@ class Channel(Enum):
     WINDOW = "window"
     STATISTICS = "statistics"
     PREDICTIONS = "predictions"
+    CAPTURES = "captures"
     EVENTS = "events"
+    REPLIES = "replies"
     DESIRED = "desired"
     ACKED = "acked"
+    COMMANDS = "commands"
 
 
-MODEL_CHANNELS = frozenset({Channel.WINDOW, Channel.STATISTICS, Channel.PREDICTIONS})
+MODEL_CHANNELS = frozenset(
+    {Channel.WINDOW, Channel.STATISTICS, Channel.PREDICTIONS, Channel.CAPTURES}
+)
 """Channels below `models/<model>/`."""
 
-DOWN_CHANNELS = frozenset({Channel.DESIRED, Channel.ACKED})
+DOWN_CHANNELS = frozenset({Channel.DESIRED, Channel.ACKED, Channel.COMMANDS})
 """Channels only the controller publishes on; all others only the device."""
 
 RETAINED_CHANNELS = frozenset({Channel.STATE, Channel.DESIRED, Channel.ACKED})

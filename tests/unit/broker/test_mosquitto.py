@@ -65,9 +65,12 @@ def test_gives_a_device_its_own_channels_and_the_controller_all():
         "pattern write shoal/v1/+/%u/models/+/window",
         "pattern write shoal/v1/+/%u/models/+/statistics",
         "pattern write shoal/v1/+/%u/models/+/predictions",
+        "pattern write shoal/v1/+/%u/models/+/captures",
         "pattern write shoal/v1/+/%u/events",
+        "pattern write shoal/v1/+/%u/replies",
         "pattern read shoal/v1/+/%u/desired",
         "pattern read shoal/v1/+/%u/acked",
+        "pattern read shoal/v1/+/%u/commands",
     ]
 
 

@@ -39,10 +39,18 @@ def test_gives_a_device_its_own_channels():
                 "shoal.v1.*.gw-1.models.*.window",
                 "shoal.v1.*.gw-1.models.*.statistics",
                 "shoal.v1.*.gw-1.models.*.predictions",
+                "shoal.v1.*.gw-1.models.*.captures",
                 "shoal.v1.*.gw-1.events",
+                "shoal.v1.*.gw-1.replies",
             ]
         },
-        "subscribe": {"allow": ["shoal.v1.*.gw-1.desired", "shoal.v1.*.gw-1.acked"]},
+        "subscribe": {
+            "allow": [
+                "shoal.v1.*.gw-1.desired",
+                "shoal.v1.*.gw-1.acked",
+                "shoal.v1.*.gw-1.commands",
+            ]
+        },
     }
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from agent.cli.check import check_config, doctor
 from shoal import __version__
 from shoal.errors import ShoalError
 
@@ -43,6 +44,8 @@ def _parser() -> argparse.ArgumentParser:
         ("explain", _explain, "say whether and how a package fits this device"),
         ("outbox", _outbox, "list messages that are not acked"),
         ("predictions", _predictions, "read a table that the sqlite action wrote"),
+        ("doctor", doctor, "check everything this agent needs, and say the fix"),
+        ("check-config", check_config, "print every setting with its origin, and every mistake"),
     ):
         one = verbs.add_parser(name, help=words, description=words)
         one.set_defaults(verb=verb)
@@ -178,7 +181,3 @@ def _print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     print("  ".join(rows[0]))
     for row in rows:
         print("  ".join(str(value) for value in row.values()))
-
-
-if __name__ == "__main__":
-    main()

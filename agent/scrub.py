@@ -1,0 +1,80 @@
+"""Taking secrets out of text and settings before they leave the device.
+
+Two nets: the secrets that this device really holds are replaced wherever they stand, and what
+looks like one (a key called `password`, a bearer token, credentials in an address) goes too.
+
+>>> scrub_text("GET http://me:pw@host/x?token=abc Authorization: Bearer zzz", set())
+'GET http://***@host/x?token=*** Authorization: Bearer ***'
+>>> scrub({"headers": {"authorization": "Basic abc"}, "path": "/tmp"}, set())
+{'headers': {'authorization': '***'}, 'path': '/tmp'}
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent.trust import BROKER_NAME, DEVICE_KEY_NAME
+
+HIDDEN = "***"
+MIN_SECRET = 6
+"""A shorter text would blank half of what is readable."""
+
+_WORDS = r"pass(?:word|wd|phrase)?|secret|token|api[-_]?key|private[-_]?key|credentials?"
+_SECRET_KEY = re.compile(rf"(?:{_WORDS}|authorization|cookie)", re.IGNORECASE)
+_RULES = (
+    (re.compile(r"(\w+://)[^/@\s]+@"), rf"\1{HIDDEN}@"),
+    (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]+", re.IGNORECASE), rf"\1 {HIDDEN}"),
+    (
+        re.compile(rf"\b([\w-]*(?:{_WORDS})\w*[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;]+", re.IGNORECASE),
+        rf"\1{HIDDEN}",
+    ),
+    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*-----", re.DOTALL), HIDDEN),
+)
+
+
+def held_secrets(state_dir: Path) -> set[str]:
+    """The secrets that enrolment left here, in the forms in which they could be written."""
+    found: set[str] = set()
+    try:
+        access = msgspec.json.decode((state_dir / BROKER_NAME).read_bytes())
+        found.add(str(access["password"]))
+    except (OSError, msgspec.DecodeError, KeyError, TypeError):
+        pass
+    try:
+        key = (state_dir / DEVICE_KEY_NAME).read_bytes().strip()
+        found.add(key.decode("ascii"))
+        found.add(base64.b64decode(key).hex())
+    except (OSError, ValueError):
+        pass
+    return {one for one in found if len(one) >= MIN_SECRET}
+
+
+def scrub_text(text: str, secrets: set[str]) -> str:
+    """`text` without secrets."""
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+    for pattern, replacement in _RULES:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def scrub(value: Any, secrets: set[str]) -> Any:
+    """A document without secrets; its shape stays."""
+    if isinstance(value, dict):
+        return {
+            key: HIDDEN if _SECRET_KEY.search(str(key)) and _holds(one) else scrub(one, secrets)
+            for key, one in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [scrub(one, secrets) for one in value]
+    return scrub_text(value, secrets) if isinstance(value, str) else value
+
+
+def _holds(value: Any) -> bool:
+    """Whether a value can be a secret: a table or a switch is looked into, or left."""
+    return isinstance(value, str) and bool(value)

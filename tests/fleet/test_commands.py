@@ -1,0 +1,85 @@
+"""Commands to one device, over a real broker: logs, a bundle without secrets, options."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from shoal.client import ApiError
+
+SECRET = "hunter2-hunter2"
+
+
+@pytest.fixture
+def device(player, make_echo_package, write_numbers):
+    """A running device that answers rows, with a secret in its configuration."""
+    one = player("asked")
+    source = {"kind": "csv", "path": str(write_numbers(200)), "rate_hz": 50, "loop": True}
+    action = {"kind": "file", "path": f"/nowhere/https://me:{SECRET}@host/log"}
+    one.enrol({"asked-model": {"source": source, "actions": [action]}})
+    one.start()
+    one.run(make_echo_package("asked-model", one.fleet.signer))
+    return one
+
+
+def _ask(device, order, seconds=90.0):
+    return device.fleet.client.ask_device(device.device, order, timeout=seconds)
+
+
+def _secrets(device):
+    state = device.fleet.agents[device.device].folder / "state"
+    password = json.loads((state / "broker.json").read_bytes())["password"]
+    key = (state / "device.key").read_text().strip()
+    return {password, key, base64.b64decode(key).hex(), SECRET}
+
+
+def test_a_device_is_asked_and_answers(device):
+    client = device.fleet.client
+    logs = _ask(device, {"kind": "log-tail", "lines": 50})
+    assert "started device=asked" in logs["text"]
+    bundle = _ask(device, {"kind": "support-bundle"})
+    document = bundle["document"]
+    assert document["slots"]["asked-model"]["active"]["version"] == "1.0.0"
+    assert document["outbox"]["trouble"] == ""
+    checks = {one["name"]: one for one in document["doctor"]["checks"]}
+    for name in ("configuration", "credentials", "broker", "controller", "runtime", "outbox"):
+        assert checks[name]["ok"], checks[name]
+    for secret in _secrets(device):
+        assert secret not in bundle["text"]
+        assert secret not in logs["text"]
+    assert "[device]" in document["configuration"]
+    with pytest.raises(ApiError) as caught:
+        _ask(device, {"kind": "replay", "model": "asked-model", "capture": "none"})
+    assert caught.value.code == "unknown-command"
+    listed = client.commands(device.device)
+    assert [one["state"] for one in listed] == ["refused", "answered", "answered"]
+    assert all("text" not in one for one in listed)
+    for wrong in ({"kind": "reboot"}, {"kind": "log-tail", "lines": 0}, {}):
+        with pytest.raises(ApiError):
+            client.command_device(device.device, wrong)
+    audit = [one for one in client.audit(limit=50) if one["action"] == "device.command"]
+    assert len([one for one in audit if one["subject"] == device.device]) == 3
+
+
+def test_options_from_afar_take_effect_and_are_given_back(device):
+    client = device.fleet.client
+    options = client.set_options(device.device, {"window_seconds": 0.5, "log_level": "debug"})
+    assert options == {
+        "window_seconds": 0.5,
+        "health_seconds": None,
+        "capture": None,
+        "log_level": "debug",
+    }
+
+    def short():
+        found = device.windows()[-3:]
+        return len(found) == 3 and all(one["end_ms"] - one["start_ms"] < 900 for one in found)
+
+    device.wait(short, "closes windows after half a second")
+    with pytest.raises(ApiError):
+        client.set_options(device.device, {"window_seconds": 0.0001})
+    with pytest.raises(ApiError):
+        client.set_options(device.device, {"device_id": "other"})
+    assert client.set_options(device.device, {"window_seconds": None})["window_seconds"] is None
