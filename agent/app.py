@@ -240,7 +240,7 @@ class Agent:
 
     async def _tell_logs(self, order: Order) -> str:
         assert isinstance(order, LogTail)
-        secrets = held_secrets(self._config.state_dir)
+        secrets = held_secrets(self._config.state_dir, self._config.path)
         return scrub_text("\n".join(self._logs.lines(order.lines)), secrets)
 
     async def _tell_everything(self, order: Order) -> str:

@@ -32,7 +32,7 @@ async def make_bundle(config: Path, state_dir: Path, live: dict[str, Any], logs:
         "doctor": await run_doctor(config),
         "logs": logs,
     }
-    secrets = held_secrets(state_dir)
+    secrets = held_secrets(state_dir, config)
     clean = scrub(document, secrets)
     while len(text := json.dumps(clean)) > MAX_BUNDLE and clean["logs"]:
         clean["logs"] = clean["logs"][len(clean["logs"]) // 4 + 1 :]

@@ -12,7 +12,10 @@ looks like one (a key called `password`, a bearer token, credentials in an addre
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +24,15 @@ import msgspec
 from agent.trust import BROKER_NAME, DEVICE_KEY_NAME
 
 HIDDEN = "***"
+MAX_SECRET = 4096
 MIN_SECRET = 6
 """A shorter text would blank half of what is readable."""
 
 _WORDS = r"pass(?:word|wd|phrase)?|secret|token|api[-_]?key|private[-_]?key|credentials?"
 _SECRET_KEY = re.compile(rf"(?:{_WORDS}|authorization|cookie)", re.IGNORECASE)
+_LOGIN = re.compile(r"\w+:/{1,3}[^/@:\s]*:([^/@\s]+)@")
 _RULES = (
-    (re.compile(r"(\w+://)[^/@\s]+@"), rf"\1{HIDDEN}@"),
+    (re.compile(r"(\w+:/{1,3})[^/@\s]+@"), rf"\1{HIDDEN}@"),
     (re.compile(r"\b(bearer|basic)\s+[\w.~+/=-]+", re.IGNORECASE), rf"\1 {HIDDEN}"),
     (
         re.compile(rf"\b([\w-]*(?:{_WORDS})\w*[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;]+", re.IGNORECASE),
@@ -37,9 +42,12 @@ _RULES = (
 )
 
 
-def held_secrets(state_dir: Path) -> set[str]:
-    """The secrets that enrolment left here, in the forms in which they could be written."""
+def held_secrets(state_dir: Path, config: Path | None = None) -> set[str]:
+    """The secrets that enrolment left here and those of the configuration, as they are written."""
     found: set[str] = set()
+    if config is not None:
+        with contextlib.suppress(OSError, ValueError):
+            found |= set(_in_settings(tomllib.loads(config.read_text(encoding="utf-8"))))
     try:
         access = msgspec.json.decode((state_dir / BROKER_NAME).read_bytes())
         found.add(str(access["password"]))
@@ -52,6 +60,24 @@ def held_secrets(state_dir: Path) -> set[str]:
     except (OSError, ValueError):
         pass
     return {one for one in found if len(one) >= MIN_SECRET}
+
+
+def _in_settings(value: Any, key: str = "") -> Iterator[str]:
+    """Values of keys that name a secret, logins in addresses, and what lies in token files."""
+    if isinstance(value, dict):
+        for name, one in value.items():
+            yield from _in_settings(one, name)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _in_settings(one, key)
+    elif isinstance(value, str):
+        if key.endswith("_file"):
+            with contextlib.suppress(OSError, ValueError):
+                yield Path(value).read_text(encoding="utf-8")[:MAX_SECRET].strip()
+        elif _SECRET_KEY.search(key):
+            yield value
+        if login := _LOGIN.search(value):
+            yield login[1]
 
 
 def scrub_text(text: str, secrets: set[str]) -> str:

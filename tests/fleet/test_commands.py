@@ -17,8 +17,9 @@ def device(player, make_echo_package, write_numbers):
     """A running device that answers rows, with a secret in its configuration."""
     one = player("asked")
     source = {"kind": "csv", "path": str(write_numbers(200)), "rate_hz": 50, "loop": True}
-    action = {"kind": "file", "path": f"/nowhere/https://me:{SECRET}@host/log"}
-    one.enrol({"asked-model": {"source": source, "actions": [action]}})
+    log = {"kind": "file", "path": f"/nowhere/https://me:{SECRET}@host/log"}
+    hook = {"kind": "webhook", "url": f"http://127.0.0.1:9/hook?token={SECRET}"}
+    one.enrol({"asked-model": {"source": source, "actions": [log, hook]}})
     one.start()
     one.run(make_echo_package("asked-model", one.fleet.signer))
     return one

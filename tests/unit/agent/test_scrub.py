@@ -56,6 +56,23 @@ def test_secrets_that_the_device_holds_go_in_any_place(tmp_path):
     assert held_secrets(tmp_path / "absent") == set()
 
 
+def test_secrets_of_the_configuration_go_in_any_place(tmp_path):
+    (tmp_path / "token").write_text("token-in-a-file\n")
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        f"""
+[[models.pump.actions]]
+url = "https://me:login-in-an-address@host/"
+token_file = "{tmp_path / "token"}"
+[models.pump.source]
+password = "password-in-a-key"
+"""
+    )
+    secrets = held_secrets(tmp_path, config)
+    assert secrets == {"login-in-an-address", "token-in-a-file", "password-in-a-key"}
+    assert scrub_text("could not send token-in-a-file", secrets) == f"could not send {HIDDEN}"
+
+
 documents = st.recursive(
     st.text() | st.integers() | st.none(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
