@@ -43,7 +43,7 @@ from agent.updater.wire import Verified, VerifyRequest
 from agent.workers.pool import ForkserverPool, PoolOptions
 from shoal.errors import ShoalError
 from shoal.protocol.commands import LogTail, Order, SupportBundle
-from shoal.protocol.desired import DesiredState, DeviceOptions, decode_desired
+from shoal.protocol.desired import LOG_LEVELS, DesiredState, DeviceOptions, decode_desired
 
 log = logging.getLogger("agent")
 
@@ -268,7 +268,8 @@ class Agent:
 
     def _apply(self, desired: DesiredState) -> None:
         self._options = desired.options
-        logging.getLogger().setLevel((desired.options.log_level or "info").upper())
+        level = desired.options.log_level
+        logging.getLogger().setLevel((level if level in LOG_LEVELS else "info").upper())
         changed, self._options_changed = self._options_changed, asyncio.Event()
         changed.set()
         for assignment in desired.models:

@@ -15,7 +15,7 @@ from controller.ingest.write import upsert
 from controller.schema import device_options, devices
 from controller.services import Services
 from shoal.errors import InvalidInputError
-from shoal.protocol.desired import DeviceOptions
+from shoal.protocol.desired import LOG_LEVELS, DeviceOptions
 
 Document = dict[str, Any]
 FIELDS = frozenset(DeviceOptions.__struct_fields__)
@@ -36,6 +36,8 @@ def change(services: Services, actor: str, device: str, changes: Document) -> Do
             msgspec.convert(options, type=DeviceOptions)
         except msgspec.ValidationError as error:
             raise InvalidInputError(f"options: {error}") from error
+        if options["log_level"] not in (None, *LOG_LEVELS):
+            raise InvalidInputError(f"log_level: expected one of {', '.join(LOG_LEVELS)}")
         stored = {"options": options, "updated_ms": now_ms}
         upsert(connection, device_options, {"device": device}, stored)
         mark_dirty(connection, device)

@@ -339,10 +339,10 @@ replies = Table(  # parts; a boot of the device may answer again, the first whol
     "replies",
     metadata,
     Column("command", String(63), primary_key=True),
+    Column("device", String(63), primary_key=True),  # nobody takes another's place
     Column("boot_id", String(40), primary_key=True),
     Column("part", Integer, primary_key=True),
     Column("parts", Integer, nullable=False),
-    Column("device", String(63), nullable=False),
     Column("ok", Boolean, nullable=False),
     Column("code", String(120), nullable=False),
     Column("sentence", Text, nullable=False),

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Body
 
 from controller import commands, options
 from controller.api.common import Document, Limit, OfServices, Operator, Reading, Viewer, items
+from controller.api.json_body import JsonRoute
 
-router = APIRouter(tags=["devices"], dependencies=[Viewer])
+router = APIRouter(tags=["devices"], dependencies=[Viewer], route_class=JsonRoute)
 
 
 @router.post("/devices/{device}/commands", status_code=201)

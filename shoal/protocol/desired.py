@@ -48,14 +48,18 @@ class Assignment(Struct, kw_only=True, frozen=True):
     """Operator's shadow run; None: the manifest's."""
 
 
-class DeviceOptions(Struct, kw_only=True, frozen=True, forbid_unknown_fields=False):
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class DeviceOptions(Struct, kw_only=True, frozen=True):
     """A few safe settings an operator may give a device from afar; None leaves its own."""
 
     window_seconds: Annotated[float, Meta(ge=0.2, le=3600)] | None = None
     health_seconds: Annotated[float, Meta(ge=0.2, le=3600)] | None = None
     capture: bool | None = None
     """false: nothing is captured, whatever packages ask for."""
-    log_level: Literal["debug", "info", "warning", "error"] | None = None
+    log_level: str | None = None
+    """One of `LOG_LEVELS`; another, of a newer controller, is as none."""
 
 
 class DesiredState(Struct, kw_only=True, frozen=True):

@@ -22,7 +22,7 @@ OPEN = {"/api/v1/health", "/api/v1/enrolments", "/repository/releases/{model}/{s
 UNSAFE = "/api/v1/stream"  # never ends; tested with a real server
 VALUES = {
     "device": "gw-1", "kind": "windows", "model": "pump", "version": "1.0", "rollout": "r-1",
-    "verb": "pause", "digest": "0" * 64, "sequence": "1", "number": "1",
+    "verb": "pause", "digest": "0" * 64, "sequence": "1", "number": "1", "command": "c-1",
 }  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def test_every_route_but_the_open_ones_needs_a_token(api):
 def test_changes_need_the_operator(services, api):
     services.settings = _anonymous(services.settings, "viewer")
     for method, path, _ in _operations(api.app):
-        if method == "POST" and path not in OPEN | {"/api/v1/rollouts/preview"}:
+        if method in ("POST", "PATCH") and path not in OPEN | {"/api/v1/rollouts/preview"}:
             answer = api.request(method, path.format(**VALUES), json={})
             assert answer.status_code == 401, path
 
@@ -102,7 +102,7 @@ def test_every_reading_route_answers(with_pump, operator):
             continue
         query = "?model=pump" if path.endswith("/drift") else ""
         answer = with_pump.get(path.format(**VALUES) + query, headers=operator)
-        nothing_yet = path.endswith(("/drift", "/alerts/{number}"))
+        nothing_yet = path.endswith(("/drift", "/alerts/{number}", "/{command}"))
         expected = 404 if nothing_yet else 200
         assert answer.status_code == expected, f"{path}: {answer.text}"
 
@@ -196,7 +196,8 @@ VALUE = st.one_of(
 )  # fmt: skip
 FIELDS = ["model", "version", "selector", "waves", "soak_seconds", "gates", "start", "device",
           "site", "labels", "expires_seconds", "token_id", "public_key", "proof", "schema",
-          "max_failed_ratio", "probation_seconds"]  # fmt: skip
+          "max_failed_ratio", "probation_seconds", "kind", "lines", "capture", "since_ms",
+          "window_seconds", "log_level"]  # fmt: skip
 BODIES = st.one_of(
     st.binary(max_size=50),
     VALUE.map(lambda value: json.dumps(value).encode()),
@@ -221,7 +222,7 @@ def test_bad_input_is_never_our_fault(with_pump, operator, data):
         value = data.draw(st.one_of(st.just(good), ODD)) if f"{{{name}}}" in path else ""
         url = url.replace(f"{{{name}}}", _quoted(value))
     query = data.draw(st.dictionaries(st.sampled_from(names), ODD)) if names else {}
-    body = data.draw(BODIES) if method == "POST" else b""
+    body = data.draw(BODIES) if method in ("POST", "PATCH") else b""
     headers = operator | {"content-type": "application/json"}
     answer = with_pump.request(method, url, params=query, content=body, headers=headers)
     assert answer.status_code < 500, f"{method} {url} {query} {body!r}: {answer.text}"
