@@ -59,7 +59,8 @@ def preprocess(contract: Contract, rows: Floats) -> Floats:
         return np.ascontiguousarray(values)
     starts = np.fromiter(window_starts(contract, len(values)), np.intp)
     index = starts[:, None] + np.arange(contract.window_rows)
-    return np.ascontiguousarray(values[index].reshape(len(starts), -1))
+    # the width in full: -1 cannot be told from no window at all
+    return np.ascontiguousarray(values[index].reshape(len(starts), contract.window_rows * width))
 
 
 def postprocess(
