@@ -15,7 +15,7 @@ from shoal.client import Client
 from shoal.errors import ShoalError
 
 INIT_SECONDS = 60.0
-READY_SECONDS = 30.0
+READY_SECONDS = 90.0
 OFFLINE_AFTER_SECONDS = 30.0
 COMMAND = [str(Path(sys.executable).with_name("shoal-controller"))]
 

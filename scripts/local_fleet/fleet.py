@@ -24,7 +24,7 @@ from shoal.signing import FileSigner
 
 _Value = TypeVar("_Value")
 
-ONLINE_SECONDS = 30.0
+ONLINE_SECONDS = 120.0
 SETTLE_POLL_SECONDS = 0.3
 
 

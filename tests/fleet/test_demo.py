@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from local_fleet.memory import PROC, children
 
-DEMO_SECONDS = 200.0
+DEMO_SECONDS = 280.0
 END_SECONDS = 40.0
 MARK = "SHOAL_TEST_MARK"
 INTERRUPTED = 130
