@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, desc, select
+from sqlalchemy import Column, Connection, Table, desc, select, tuple_
 
 from controller import schema
+from shoal.errors import InvalidInputError
 
 Document = dict[str, Any]
 
@@ -29,18 +30,34 @@ def newest(
     device: str | None = None,
     model: str | None = None,
     since_ms: int | None = None,
+    until_ms: int | None = None,
     rollout: str | None = None,
-) -> list[Document]:
-    """Rows of a telemetry table, the newest `limit` of those that match."""
+    cursor: str | None = None,
+) -> tuple[list[Document], str | None]:
+    """The newest `limit` rows of a telemetry table that match, and the cursor of those before."""
     moment = _TIME[table]
-    tie: ColumnElement[Any] = table.c.capture if table is schema.captures else table.c.id
+    tie: Column[Any] = table.c.capture if table is schema.captures else table.c.id
     query = select(table).order_by(desc(moment), desc(tie)).limit(min(limit, MAX_ROWS))
     for name, value in (("device", device), ("model", model), ("rollout", rollout)):
         if value is not None:
             query = query.where(table.c[name] == value)
     if since_ms is not None:
         query = query.where(moment >= since_ms)
-    return [dict(row) for row in connection.execute(query).mappings()]
+    if until_ms is not None:
+        query = query.where(moment <= until_ms)
+    if cursor is not None:
+        query = query.where(tuple_(moment, tie) < _read_cursor(cursor, tie))
+    found = [dict(row) for row in connection.execute(query).mappings()]
+    more = len(found) == min(limit, MAX_ROWS)
+    return found, f"{found[-1][moment.name]}-{found[-1][tie.name]}" if more else None
+
+
+def _read_cursor(text: str, tie: Column[Any]) -> tuple[int, int | str]:
+    moment, _, last = text.partition("-")
+    try:
+        return int(moment), tie.type.python_type(last)
+    except ValueError:
+        raise InvalidInputError(f"cursor {text[:40]!r}: not one of ours") from None
 
 
 def rejections(connection: Connection) -> list[Document]:

@@ -35,6 +35,7 @@ STREAM_SILENCE_SECONDS = 60.0
 """The controller sends a comment more often than this, so longer silence is a dead link."""
 POLL_SECONDS = 0.25
 PAGE_ROWS = 200
+TELEMETRY_PAGE_ROWS = 1000
 
 
 class ApiError(ShoalError):
@@ -128,6 +129,11 @@ class Client:
     def predictions(self, device: str, **query: str | int | None) -> list[Document]:
         """Single answers, where the device publishes them; `model`, `since_ms`, `limit`."""
         return self._items(f"/devices/{device}/predictions", query)
+
+    def all_predictions(self, device: str, model: str, **query: int | None) -> Iterator[Document]:
+        """Every stored answer, newest first, a page at a time; `since_ms`, `until_ms`."""
+        wanted = {"model": model, "limit": TELEMETRY_PAGE_ROWS} | query
+        return self._pages(f"/devices/{device}/predictions", wanted)
 
     def device_events(self, device: str, **query: str | int | None) -> list[Document]:
         """What happened on one device; `since_ms`, `limit`."""

@@ -33,7 +33,7 @@ def csv_rows(path: Path, delimiter: str = ",") -> Rows:
 
     async def read() -> AsyncIterator[list[Row]]:
         try:
-            with path.open(newline="", encoding="utf-8") as file:
+            with path.open(newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file, delimiter=delimiter)
                 while chunk := list(itertools.islice(reader, BATCH_ROWS)):
                     yield [None if None in row else row for row in chunk]

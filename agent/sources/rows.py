@@ -15,7 +15,6 @@ import re
 import sys
 import time
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -25,6 +24,7 @@ from agent.ports import Samples
 from agent.sources.inject import Fault, parse_faults
 from agent.sources.tally import UNPARSABLE, Tally
 from shoal.errors import InvalidInputError
+from shoal.times import parse_time_ms
 
 MISSING = {"", "NA", "NaN", "nan", "null", "None"}
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d{1,6})\]")
@@ -165,10 +165,7 @@ class Packer:
 
     def _moment(self, raw: Any) -> int:
         """Milliseconds from a number, or from ISO 8601 text."""
-        try:
-            return max(int(float(raw) * self._to_ms), 0)
-        except ValueError:
-            return max(int(datetime.fromisoformat(raw).timestamp() * 1000), 0)
+        return parse_time_ms(raw, self._to_ms)
 
 
 def _column(text: str) -> str | ColumnPath:

@@ -104,7 +104,9 @@ def list_telemetry(
     connection: Reading,
     model: Name = None,
     since_ms: SinceMs = None,
+    until_ms: SinceMs = None,
     limit: Limit = 100,
+    cursor: Name = None,
 ) -> Document:
     """List windows, statistics, predictions, events, health or captures, newest first."""
     if kind not in _TABLES:
@@ -112,10 +114,18 @@ def list_telemetry(
     _check_device(services, connection, device)
     table = _TABLES[kind]
     only = model if "model" in table.c else None
-    found = telemetry.newest(
-        connection, table, limit=limit, device=device, model=only, since_ms=since_ms
+    return items(
+        *telemetry.newest(
+            connection,
+            table,
+            limit=limit,
+            device=device,
+            model=only,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            cursor=cursor,
+        )
     )
-    return items(found)
 
 
 @router.get("/events", tags=["telemetry"])
@@ -125,11 +135,18 @@ def list_events(
     rollout: Name = None,
     since_ms: SinceMs = None,
     limit: Limit = 100,
+    cursor: Name = None,
 ) -> Document:
     """List what happened in the fleet, newest first."""
     return items(
-        telemetry.newest(
-            connection, events, limit=limit, model=model, rollout=rollout, since_ms=since_ms
+        *telemetry.newest(
+            connection,
+            events,
+            limit=limit,
+            model=model,
+            rollout=rollout,
+            since_ms=since_ms,
+            cursor=cursor,
         )
     )
 

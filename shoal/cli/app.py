@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from shoal.cli import alert, author, device, fleet, release, rollout, token
+from shoal.cli import alert, author, device, evaluate, fleet, release, rollout, token
 
 app = typer.Typer(
     name="shoal",
@@ -22,6 +22,7 @@ app.add_typer(rollout.app, name="rollout")
 app.add_typer(token.app, name="token")
 fleet.register(app)
 author.register(app)
+app.command("evaluate")(evaluate.evaluate)
 
 
 def _print_version(wanted: bool) -> None:

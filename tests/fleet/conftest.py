@@ -41,7 +41,7 @@ from shoal.protocol.manifest import (  # noqa: E402
 from shoal.signing import Signer  # noqa: E402
 from shoal.tflite.writer import Dense, write_float32  # noqa: E402
 
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 150.0
 """Generous: the machine may be busy. Nothing here is judged by its time."""
 
 Document = dict[str, Any]
@@ -94,6 +94,8 @@ class Player:
     fleet: LocalFleet
     device: str
     models: list[str] = field(default_factory=list)
+    since_ms: int = 0
+    """Windows that began before are left out: those of other bindings."""
 
     @property
     def pid(self) -> int:
@@ -110,6 +112,7 @@ class Player:
         """Give it other bindings; takes effect when its agent starts."""
         spec = AgentSpec(self.device, "plant", models=models, health_seconds=1.0)
         self.fleet.find_agents([spec])
+        self.since_ms = time.time_ns() // 1_000_000
 
     def start(self) -> None:
         """Start its agent and wait until the controller sees it online."""
@@ -145,7 +148,7 @@ class Player:
         """All its windows, the oldest first."""
         found = self.fleet.client.windows(self.device, limit=1000)
         assert len(found) < 1000
-        return found[::-1]
+        return [one for one in found[::-1] if one["start_ms"] >= self.since_ms]
 
     def events(self, kind: str) -> list[Document]:
         """Its events of a kind, the newest first."""

@@ -80,6 +80,7 @@ def test_killed_agent_comes_back_as_it_was_and_counts_nothing_twice(
     assert after["models"][0]["active_version"] == "2.0.0"
     assert after["models"][0]["last_good_version"] == "1.0.0"
 
+    device.since_ms = 0
     windows = device.windows()
     _expect_apart(windows)
     late = [one for one in windows if one["end_ms"] > restarted_ms]
