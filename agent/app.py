@@ -60,7 +60,7 @@ class Agent:
     def __init__(self, config: AgentConfig, logs: LogRing) -> None:
         self._config = config
         self._logs = logs
-        self._facts = device_facts(config.profile, config.state_dir)
+        self._facts = device_facts(config.profile, config.state_dir, config.sensors)
         identity = Identity(config.device, config.site, config.profile, self._facts)
         self._store = StateStore(open_database(config.state_db))
         self._clock = Clock(self._store.clock())

@@ -14,10 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from agent.actions import find_action_problems
 from agent.sources import find_source_problems
 from shoal.errors import InvalidInputError
 from shoal.ids import DeviceId, SiteId, is_name
+from shoal.protocol.manifest import Sensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ class AgentConfig:
     models: list[ModelBinding]
     path: Path = Path()
     """The file that this came from."""
+    sensors: list[Sensor] = field(default_factory=list)
+    """What is wired to the device, for variants that require it."""
 
     @property
     def files_dir(self) -> Path:
@@ -148,6 +153,7 @@ def _build(reader: _Reader, path: Path) -> AgentConfig:
         ),
         models=reader.models(),
         path=path,
+        sensors=reader.sensors("device.sensors"),
     )
 
 
@@ -197,6 +203,20 @@ class _Reader:
             for name in OUTBOX_CLASSES
             if self._take(full := f"outbox.{name}.{key}", None) is not None
         }
+
+    def sensors(self, key: str) -> list[Sensor]:
+        tables = self._take(key, {})
+        found = []
+        for name, table in tables.items() if isinstance(tables, dict) else ():
+            try:
+                found.append(msgspec.convert({**table, "name": name}, Sensor))
+            except (TypeError, msgspec.ValidationError) as error:
+                self._problems.append(f"{key}.{name}: {error}")
+            if "|" in name or "," in name:
+                self._problems.append(f"{key}.{name}: a sensor's name holds no ',' and no '|'")
+        if not isinstance(tables, dict):
+            self._problems.append(f"{key}: expected a table per sensor")
+        return found
 
     def models(self) -> list[ModelBinding]:
         self._known.add("models")

@@ -48,7 +48,7 @@ def enrol(config: AgentConfig, token: str) -> EnrolmentAnswer:
         profile=config.profile,
         public_key=key.public_key,
         proof=_mac(secret, config.device.encode() + b"|" + key.public_key),
-        facts=device_facts(config.profile, config.state_dir),
+        facts=device_facts(config.profile, config.state_dir, config.sensors),
     )
     body, mac = _post(f"{config.controller_url}/api/v1/enrolments", msgspec.json.encode(request))
     answer = check_answer(body, mac, secret, config.device)

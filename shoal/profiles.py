@@ -1,44 +1,46 @@
 """Hardware profiles: what a kind of device has, from `firmware_profiles/*.toml`.
 
-Keys are those of `Requires` and of a device's own facts. A profile limits: a device that claims one
-offers at most what its profile says, even on a larger machine (`limit_facts`).
+Keys are those of `Requires` and of a device's own facts; `sources` says for each where it is from.
+A profile limits: a device that claims one offers at most what its profile says, even on a larger
+machine (`limit_facts`). It also stands in for a device that is not there yet (`profile_facts`).
 """
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Annotated
 
-from shoal.compatibility import Facts
+import msgspec
+from msgspec import Meta, Struct
+
+from shoal.compatibility import RUNTIME_KINDS, Facts, sensor_text
 from shoal.errors import InvalidInputError
+from shoal.protocol.manifest import Sensor
 
-_KNOWN = {
-    "title": str,
-    "arch": list,
-    "memory_mb": int,
-    "disk_mb": int,
-    "cpu_features": list,
-    "runtimes": list,
-    "delegates": list,
-    "sources": list,
-}
+LIMITS = ("memory_mb", "disk_mb", "cpu_cores")
+Count = Annotated[int, Meta(ge=0)]
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """One kind of hardware. `sources` are the pages its facts come from."""
+class Profile(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One kind of hardware."""
 
-    name: str
+    name: str = ""
     title: str
-    arch: tuple[str, ...]
-    memory_mb: int
-    disk_mb: int = 0
-    cpu_features: tuple[str, ...] = ()
-    runtimes: tuple[str, ...] = ("tflite",)
-    delegates: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
+    arch: Annotated[list[str], Meta(min_length=1)]
+    """As `platform.machine()` says it; the first one stands for the profile."""
+    memory_mb: Count
+    disk_mb: Count = 0
+    cpu_cores: Count = 0
+    cpu_features: list[str] = []
+    libc: str = ""
+    python: str = ""
+    runtimes: dict[str, str] = {}
+    """Runtime → version; operator versions follow from both."""
+    delegates: list[str] = []
+    sensors: list[Sensor] = []
+    sources: dict[str, str] = {}
+    """Key → page or data sheet that says it."""
 
 
 def profile_names() -> list[str]:
@@ -61,22 +63,49 @@ def load_profile(name: str) -> Profile:
 def parse_profile(name: str, text: str) -> Profile:
     """Parse and check the text of a profile."""
     try:
-        table: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        profile = msgspec.convert({**tomllib.loads(text), "name": name}, Profile)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise InvalidInputError(f"profile {name}: {error}") from error
-    problems = [f"{key}: is not known" for key in table if key not in _KNOWN]
+    facts = set(msgspec.structs.asdict(profile)) - {"name", "title", "sources"}
+    problems = [f"sources.{key}: is no fact of a profile" for key in profile.sources
+                if key not in facts]  # fmt: skip
     problems += [
-        f"{key}: expected {kind.__name__}, got {table[key]!r}"
-        for key, kind in _KNOWN.items()
-        if key in table and not isinstance(table[key], kind)
+        f"runtimes.{one}: is not known, expected one of {', '.join(RUNTIME_KINDS)}"
+        for one in profile.runtimes
+        if one not in RUNTIME_KINDS
     ]
-    problems += [f"{key}: is missing" for key in ("title", "arch", "memory_mb") if key not in table]
     if problems:
         raise InvalidInputError(f"profile {name}: " + "; ".join(problems))
-    values: dict[str, Any] = {
-        key: tuple(v) if isinstance(v, list) else v for key, v in table.items()
+    return profile
+
+
+def profile_facts(profile: Profile) -> dict[str, str | int | float | bool]:
+    """The facts a device of this kind is expected to report."""
+    facts: dict[str, str | int | float | bool] = {
+        "arch": profile.arch[0],
+        "cpu_features": ",".join(profile.cpu_features),
+        "libc": profile.libc,
+        "python": profile.python,
+        "delegates": ",".join(profile.delegates),
+        "sensors": ",".join(map(sensor_text, profile.sensors)),
+        **{key: getattr(profile, key) for key in LIMITS},
     }
-    return Profile(name=name, **values)
+    return facts | runtime_facts(profile.runtimes)
+
+
+def runtime_facts(versions: dict[str, str]) -> dict[str, str | int | float | bool]:
+    """Facts of the runtimes of a device, the preferred one of each kind first in `versions`.
+
+    A third party's runtime is named `<kind>.<name>`.
+    """
+    found: dict[str, str] = {}
+    for name, version in versions.items():
+        kind, _, own = name.partition(".")
+        found.setdefault(RUNTIME_KINDS.get(name, kind), f"{own or name} {version}")
+    runtime, _, version = found.get("tflite", "").partition(" ")
+    facts: dict[str, str | int | float | bool] = {"runtimes": ",".join(found)}
+    facts |= {f"runtime_{kind}": text for kind, text in found.items()}
+    return facts | {"runtime": runtime, "runtime_version": version}
 
 
 def limit_facts(facts: Facts, profile: Profile | None) -> dict[str, str | int | float | bool]:
@@ -84,8 +113,8 @@ def limit_facts(facts: Facts, profile: Profile | None) -> dict[str, str | int | 
     limited = dict(facts)
     if profile is None:
         return limited
-    for key in ("memory_mb", "disk_mb"):
+    for key in LIMITS:
         cap = getattr(profile, key)
         if cap:
-            limited[key] = min(float(limited.get(key, cap)), cap)
+            limited[key] = min(int(limited.get(key, cap)), cap)
     return limited

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 
-_NUMBER = re.compile(r"\d+")
+_NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 def version_key(text: str) -> tuple[int, ...]:
     """Up to four numbers of a version, without zeros at the end."""
-    found = [int(number[:9]) for number in _NUMBER.findall(text)[:4]]
+    found = [int(number) for number in _NUMBER.findall(text)[:4]]
     while found and not found[-1]:
         found.pop()
     return tuple(found)

@@ -58,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
             )
         if name == "explain":
             one.add_argument("package", type=Path)
+            one.add_argument(
+                "--profile", metavar="NAME", help="ask of a hardware profile, not of this device"
+            )
         if name == "predictions":
             one.add_argument("file", type=Path)
             one.add_argument("--limit", type=int, default=20)
@@ -118,29 +121,23 @@ def _status(arguments: argparse.Namespace) -> None:
 
 
 def _explain(arguments: argparse.Namespace) -> None:
-    from agent.introspect import device_facts
-    from shoal.compatibility import choose_variant
-    from shoal.package import read_package
+    from agent.explain import explain_lines, explain_package
 
-    config = _config(arguments)
-    manifest = read_package(arguments.package).manifest
-    folder = config.state_dir if config.state_dir.exists() else Path()
-    variant, gaps = choose_variant(manifest, device_facts(config.profile, folder))
-    found = {
-        "package": f"{manifest.model} {manifest.version}",
-        "fits": variant is not None,
-        "variant": variant.name if variant else None,
-        "gaps": [{"field": g.field, "need": g.need, "have": g.have, "fix": g.fix} for g in gaps],
-    }
-    if arguments.json:
-        print(json.dumps(found, indent=1))
-    elif variant:
-        print(f"{found['package']} fits this device with variant {variant.name}")
+    if arguments.profile is not None:
+        from shoal.profiles import load_profile, profile_facts
+
+        facts = profile_facts(load_profile(arguments.profile))
+        device = f"profile {arguments.profile}"
     else:
-        print(f"{found['package']} does not fit this device:")
-        for gap in gaps:
-            print(f"  {gap}")
-    if variant is None:
+        from agent.introspect import device_facts, with_free_memory
+
+        config = _config(arguments)
+        folder = config.state_dir if config.state_dir.exists() else Path()
+        facts = with_free_memory(device_facts(config.profile, folder, config.sensors))
+        device = "this device"
+    found = explain_package(arguments.package, facts)
+    print(json.dumps(found, indent=1) if arguments.json else explain_lines(found, device))
+    if not found["fits"]:
         sys.exit(2)
 
 

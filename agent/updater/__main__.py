@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from agent.introspect import with_free_memory
 from agent.trust import Trust, load_trust
 from agent.updater.download import fetch_file, fetch_small
 from agent.updater.wire import (
@@ -24,7 +25,7 @@ from agent.updater.wire import (
     VerifyRequest,
     decode_request,
 )
-from shoal.compatibility import choose_variant
+from shoal.compatibility import Facts, Gap, choose_variant, compare
 from shoal.errors import ShoalError, UntrustedError
 from shoal.package import check_statement
 from shoal.protocol.commands import check_command, decode_command
@@ -36,8 +37,16 @@ from shoal.protocol.envelope import (
     RELEASE_TYPE,
     decode_envelope,
 )
-from shoal.protocol.manifest import MAX_MANIFEST_BYTES, Manifest, Variant, decode_manifest
+from shoal.protocol.manifest import (
+    MAX_MANIFEST_BYTES,
+    Manifest,
+    Requires,
+    Variant,
+    decode_manifest,
+)
 from shoal.signing import KeyVerifier
+from shoal.tflite.reader import read_model
+from shoal.tflite.requirements import complete_requires
 
 RETRYABLE = {"download-failed", "download-slow", "disk-full"}
 
@@ -95,16 +104,30 @@ def fetch(request: FetchRequest) -> Reply:
     folder.mkdir(exist_ok=True)
     manifest = _manifest(trust, assignment, folder)
     _say(Reached("verified"))
-    variant, gaps = choose_variant(manifest, request.facts)
+    facts = with_free_memory(request.facts)
+    variant, gaps = choose_variant(manifest, facts)
     if variant is None:
-        raise ShoalError(
-            f"{manifest.model} {manifest.version}: no variant fits this device; "
-            + "; ".join(map(str, gaps)),
-            code="incompatible",
-        )
+        raise _incompatible(manifest, "no variant fits this device", gaps)
     _say(Reached("compatible"))
     _files(trust, manifest, variant, folder)
+    _check_model(manifest, variant, folder, facts)
     return Staged(variant.name)
+
+
+def _check_model(manifest: Manifest, variant: Variant, folder: Path, facts: Facts) -> None:
+    """Believe the file, not the manifest, about what the file needs."""
+    if variant.runtime != "tflite":
+        return
+    path = folder / manifest.file(variant.file).sha256
+    model = read_model(path.read_bytes(), f"{manifest.model} {manifest.version} {variant.file}")
+    gaps = compare(complete_requires(Requires(), model), facts)
+    if gaps:
+        raise _incompatible(manifest, f"variant {variant.name} does not fit this device", gaps)
+
+
+def _incompatible(manifest: Manifest, words: str, gaps: list[Gap]) -> ShoalError:
+    sentence = f"{manifest.model} {manifest.version}: {words}; " + "; ".join(map(str, gaps))
+    return ShoalError(sentence, code="incompatible")
 
 
 def _manifest(trust: Trust, assignment: Assignment, folder: Path) -> Manifest:

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from shoal.cli import alert, author, device, evaluate, fleet, release, rollout, token
+from shoal.cli import (
+    alert,
+    author,
+    device,
+    evaluate,
+    fleet,
+    profiles,
+    release,
+    rollout,
+    token,
+)
 
 app = typer.Typer(
     name="shoal",
@@ -17,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(alert.app, name="alert")
 app.add_typer(device.app, name="device")
+app.add_typer(profiles.app, name="profiles")
 app.add_typer(release.app, name="release")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(token.app, name="token")

@@ -14,7 +14,7 @@ import typer
 from shoal.cli import keys, train
 from shoal.cli.making import Key, Out, identity, prepare, progress, write
 from shoal.cli.session import AsJson, print_json
-from shoal.errors import UntrustedError
+from shoal.errors import InvalidInputError, UntrustedError
 
 
 def register(app: typer.Typer) -> None:
@@ -55,13 +55,18 @@ def package(
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE.shoal", help="The package.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The package, *.shoal, or a model, *.tflite.")
+    ],
     key_public: Annotated[
         str | None, typer.Option(help="Verify with this public key: base64, or its file.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what stands in a package, and verify its signature with --key-public."""
+    """Show what stands in a package or a .tflite file; verify a package with --key-public."""
+    if file.suffix == ".tflite":
+        _inspect_model(file, as_json)
+        return
     import msgspec
 
     from shoal.cli.package_page import package_lines, page
@@ -89,3 +94,19 @@ def inspect(
         return
     lines = [("package", f"{file}, {size:,} bytes")]
     typer.echo(page([*lines, *package_lines(found, signature)]))
+
+
+def _inspect_model(file: Path, as_json: bool) -> None:
+    from shoal.cli.model_page import model_document, model_lines
+    from shoal.cli.package_page import page
+    from shoal.tflite.reader import read_model
+
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise InvalidInputError(f"model {file}: {error.strerror}") from error
+    facts = read_model(data, f"model {file}")
+    if as_json:
+        print_json({"model": str(file), **model_document(facts)})
+        return
+    typer.echo(page([("model", f"{file}, {facts.file_bytes:,} bytes"), *model_lines(facts)]))

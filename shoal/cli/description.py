@@ -1,4 +1,4 @@
-"""Somebody's own `.tflite` files and a TOML that describes them, to a signed package.
+"""Somebody's own model files and a TOML that describes them, to a signed package.
 
     model = "pump"
     version = "1.0.0"
@@ -30,7 +30,7 @@ import numpy as np
 from msgspec import Meta, Struct
 
 from shoal.cli.table import OnProgress, read_table
-from shoal.cli.variants import Model, answers, find_runtime, golden_misses
+from shoal.cli.variants import Model, answers, find_runtime, golden_misses, load_model
 from shoal.errors import InvalidInputError
 from shoal.modeling.build import Draft, build_package, digest_rows
 from shoal.package import MAX_PACKAGE_BYTES, Package, file_entries, make_package
@@ -49,8 +49,12 @@ from shoal.protocol.manifest import (
     find_problems,
 )
 from shoal.signing import Signer
+from shoal.tflite.reader import read_model
+from shoal.tflite.requirements import complete_requires
 
 TFLITE_MAGIC = b"TFL3"
+KINDS = {".tflite": "tflite", ".onnx": "onnx", ".json": "numpy"}
+"""Kind of file by its ending."""
 Tolerance = Annotated[float, Meta(ge=0)]
 
 
@@ -59,6 +63,8 @@ class DescribedVariant(Struct, kw_only=True, frozen=True):
 
     file: Annotated[str, Meta(min_length=1)]
     name: str = ""
+    runtime: str = ""
+    """tflite, onnx or numpy; by the file's ending unless given."""
     precision: Literal["float32", "float16", "int8"] = "float32"
     priority: int = 0
     requires: Requires = Requires()
@@ -136,16 +142,18 @@ def package_description(
     if problems := find_problems(manifest):
         raise InvalidInputError("description: " + "; ".join(problems))
     runtime = find_runtime()
-    models = {}
-    if runtime is not None:
-        models = {v.name: Model(runtime, files[v.file], f"variant {v.name}") for v in variants}
+    models: dict[str, Model] = {}
+    for one in variants:
+        model = load_model(one.runtime, files[one.file], f"variant {one.name}", runtime)
+        if model is not None:
+            models[one.name] = model
     _try_out(description.contract, models)
     if description.baseline_csv is None:
         return make_package(manifest, files, signer), list(models)
     if not models:
         raise InvalidInputError(
-            "baseline_csv: expected a TFLite runtime to run the model, neither ai-edge-litert nor "
-            "tflite-runtime is installed"
+            "baseline_csv: expected a runtime to run the model, none for "
+            f"{', '.join(sorted({one.runtime for one in variants}))} is installed"
         )
     draft = _draft(description, folder, variants, files, models, on_rows)
     package = build_package(draft, signer)
@@ -168,8 +176,12 @@ def _variant(described: DescribedVariant, folder: Path, files: dict[str, bytes])
         data = path.read_bytes()
     except OSError as error:
         raise InvalidInputError(f"{what}: {error.strerror}") from error
-    if data[4:8] != TFLITE_MAGIC:
-        raise InvalidInputError(f"{what}: expected a TFLite model, got {data[:8]!r}")
+    runtime = described.runtime or KINDS.get(path.suffix, "tflite")
+    requires = described.requires
+    if runtime == "tflite":
+        if data[4:8] != TFLITE_MAGIC:
+            raise InvalidInputError(f"{what}: expected a TFLite model, got {data[:8]!r}")
+        requires = complete_requires(requires, read_model(data, what))
     if files.setdefault(path.name, data) != data:
         raise InvalidInputError(f"{what}: two different files are called {path.name}, rename one")
     try:
@@ -177,9 +189,10 @@ def _variant(described: DescribedVariant, folder: Path, files: dict[str, bytes])
             {
                 "name": _variant_name(described),
                 "file": path.name,
+                "runtime": runtime,
                 "precision": described.precision,
                 "priority": described.priority,
-                "requires": described.requires,
+                "requires": requires,
             },
             Variant,
         )
@@ -223,7 +236,8 @@ def _draft(
     names = [one.name for one in description.contract.features]
     source = folder / str(description.baseline_csv)
     rows = read_table(source, names).rows
-    best = max(variants, key=lambda one: (one.precision == "float32", one.priority))
+    here = [one for one in variants if one.name in models]
+    best = max(here, key=lambda one: (one.precision == "float32", one.priority))
     reference = models[best.name]
     lineage = description.lineage
     if lineage == Lineage():

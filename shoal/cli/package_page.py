@@ -11,8 +11,10 @@ from typing import Any
 
 import msgspec
 
+from shoal.errors import InvalidInputError
 from shoal.package import Package
 from shoal.protocol.manifest import Contract, Feature, OutputField, Variant
+from shoal.tflite.reader import read_model
 
 MAX_TEXT = 200
 MAX_NAMES = 40
@@ -21,14 +23,32 @@ LABEL_WIDTH = 12
 Line = tuple[str, str]
 
 
-def page(lines: Iterable[Line]) -> str:
+def page(lines: Iterable[Line], width: int = LABEL_WIDTH) -> str:
     """Lines of a label and its text."""
-    return "\n".join(f"{label:<{LABEL_WIDTH}}{clean(text)}".rstrip() for label, text in lines)
+    return "\n".join(f"{label:<{width}}{clean(text)}".rstrip() for label, text in lines)
 
 
 def clean(text: str) -> str:
     """Printable characters only, so that nothing can move the cursor or colour the screen."""
     return "".join(one if one.isprintable() else "�" for one in text)
+
+
+def file_lines(package: Package) -> list[Line]:
+    """What each variant's file needs, by the file itself."""
+    lines: list[Line] = []
+    for variant in package.manifest.variants:
+        if variant.runtime != "tflite":
+            continue
+        try:
+            model = read_model(package.files[variant.file], variant.file)
+        except InvalidInputError as error:
+            lines.append(("unsound", error.sentence))
+            continue
+        operators = ", ".join(f"{name} {version}" for name, version in model.operators.items())
+        lines.append(
+            ("needs", f"{variant.file}: {model.memory_mb} MiB of memory, operators {operators}")
+        )
+    return lines
 
 
 def package_lines(package: Package, signature: str) -> list[Line]:
@@ -46,6 +66,7 @@ def package_lines(package: Package, signature: str) -> list[Line]:
         *(signed or [("signed by", "nobody")]),
         ("signature", signature),
         *[("variant", _variant(one)) for one in manifest.variants],
+        *file_lines(package),
         *_contract(manifest.contract),
         ("golden", _keys(msgspec.to_builtins(manifest.golden)) if manifest.golden else "none"),
         ("baseline", manifest.baseline or "none"),

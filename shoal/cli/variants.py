@@ -1,19 +1,21 @@
 """Runs the model files of a package on this machine, before any device has to.
 
 With the steps that a device puts around them, so a file that would fail its golden samples
-in the field fails here, in a sentence. Uses whichever TFLite runtime is installed.
+in the field fails here, in a sentence. Uses whichever runtimes are installed.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from shoal.cli.table import OnProgress
+from shoal.dense import DenseNetwork, decode_dense
 from shoal.errors import InvalidInputError
 from shoal.package import Package
 from shoal.protocol.manifest import Contract
@@ -34,8 +36,99 @@ def find_runtime() -> Any | None:
     return None
 
 
-class Model:
-    """One `.tflite` file, loaded; inputs and outputs are (n, values) in real units."""
+class Model(Protocol):
+    """One model file, loaded; inputs and outputs are (n, values) in real units."""
+
+    input_values: int
+
+    def forward(self, inputs: Floats, on_rows: OnProgress = ...) -> Floats:
+        """Run rows of inputs."""
+        ...
+
+
+def load_model(kind: str, data: bytes, what: str, runtime: Any | None = None) -> Model | None:
+    """Load a file as its kind, or raise; None where nothing here runs that kind.
+
+    `runtime` is what `find_runtime` gave.
+    """
+    if kind == "tflite" and runtime is not None:
+        return TfliteModel(runtime, data, what)
+    if kind == "numpy":
+        return NumpyModel(data, what)
+    if kind == "onnx" and find_spec("onnxruntime") is not None:
+        return OnnxModel(data, what)
+    return None
+
+
+class NumpyModel:
+    """One dense network."""
+
+    def __init__(self, data: bytes, what: str) -> None:
+        try:
+            self._network = DenseNetwork(decode_dense(data))
+        except InvalidInputError as error:
+            raise InvalidInputError(f"{what}: {error.sentence}", code=error.code) from error
+        self._what = what
+        self.input_values = self._network.inputs
+
+    def forward(self, inputs: Floats, on_rows: OnProgress = lambda done, total: None) -> Floats:
+        """Run all rows."""
+        _check_width(self._what, inputs, self.input_values)
+        return self._network.forward(inputs)
+
+
+class OnnxModel:
+    """One `.onnx` file in onnxruntime."""
+
+    def __init__(self, data: bytes, what: str) -> None:
+        runtime = importlib.import_module("onnxruntime")
+        options = runtime.SessionOptions()
+        options.log_severity_level = 4
+        try:
+            self._session = runtime.InferenceSession(
+                data, options, providers=["CPUExecutionProvider"]
+            )
+            ((self._name, kind, shape),) = [
+                (one.name, one.type, one.shape) for one in self._session.get_inputs()
+            ]
+            self._shape = [int(size) for size in shape[1:]]
+        except Exception as error:  # its exceptions have no common base but this one
+            raise InvalidInputError(
+                f"{what}: expected an ONNX model of one input of a known shape that runs here, "
+                f"got {_one_line(error)}"
+            ) from error
+        if kind != "tensor(float)":
+            raise InvalidInputError(f"{what}: expected a float32 input, got {kind}")
+        self._what = what
+        self.input_values = int(np.prod(self._shape))
+
+    def forward(self, inputs: Floats, on_rows: OnProgress = lambda done, total: None) -> Floats:
+        """Run row by row."""
+        _check_width(self._what, inputs, self.input_values)
+        found = []
+        for number, row in enumerate(inputs, 1):
+            try:
+                output = self._session.run(None, {self._name: row.reshape(1, *self._shape)})[0]
+            except Exception as error:  # its exceptions have no common base but this one
+                raise InvalidInputError(
+                    f"{self._what}: the model does not run: {_one_line(error)}"
+                ) from error
+            found.append(output.reshape(-1))
+            if number % CHUNK == 0:
+                on_rows(number, len(inputs))
+        return np.stack(found)
+
+
+def _check_width(what: str, inputs: Floats, width: int) -> None:
+    if inputs.shape[1] != width:
+        raise InvalidInputError(
+            f"{what}: expected {inputs.shape[1]} input values as the contract says "
+            f"(window_rows × features), got {width}"
+        )
+
+
+class TfliteModel:
+    """One `.tflite` file, loaded."""
 
     def __init__(self, runtime: Any, data: bytes, what: str) -> None:
         self._what = what
@@ -68,11 +161,7 @@ class Model:
 
     def forward(self, inputs: Floats, on_rows: OnProgress = lambda done, total: None) -> Floats:
         """Run row by row, as devices do."""
-        if inputs.shape[1] != self.input_values:
-            raise InvalidInputError(
-                f"{self._what}: expected {inputs.shape[1]} input values as the contract says "
-                f"(window_rows × features), got {self.input_values}"
-            )
+        _check_width(self._what, inputs, self.input_values)
         quantised = _quantise(self._input, inputs).reshape(-1, *self._input["shape"])
         found = []
         for number, row in enumerate(quantised, 1):
@@ -129,12 +218,16 @@ def answers(contract: Contract, model: Model, rows: Floats) -> tuple[Floats, lis
 
 def load_models(package: Package, runtime: Any) -> tuple[dict[str, Model], dict[str, str]]:
     """Variants that load by name, and the others with why they do not."""
-    models, failures = {}, {}
+    models: dict[str, Model] = {}
+    failures: dict[str, str] = {}
     for one in package.manifest.variants:
         try:
-            models[one.name] = Model(runtime, package.files[one.file], one.file)
+            model = load_model(one.runtime, package.files[one.file], one.file, runtime)
         except InvalidInputError as error:
             failures[one.name] = error.sentence
+        else:
+            if model is not None:
+                models[one.name] = model
     return models, failures
 
 

@@ -7,17 +7,20 @@ device does (`shoal.steps` around a forward function), so an author states only 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from shoal.baseline import encode_baseline
+from shoal.dense import Activation, encode_dense
 from shoal.errors import InvalidInputError
 from shoal.modeling.autoencoder import LIMIT, Autoencoder
+from shoal.modeling.onnx import write_onnx
 from shoal.package import Package, file_entries, make_package
 from shoal.protocol.manifest import (
     Clip,
@@ -31,6 +34,7 @@ from shoal.protocol.manifest import (
     OutputField,
     Probation,
     ReconstructionError,
+    Requires,
     Scale,
     Threshold,
     Variant,
@@ -38,11 +42,15 @@ from shoal.protocol.manifest import (
 from shoal.signing import Signer
 from shoal.statistics import make_baseline
 from shoal.steps import fill_missing, postprocess, preprocess
-from shoal.tflite.writer import forward, write_float32, write_int8
+from shoal.tflite.reader import read_model
+from shoal.tflite.requirements import complete_requires
+from shoal.tflite.writer import Dense, forward, write_float32, write_int8
 
 Floats = NDArray[np.float32]
 Forward = Callable[[Floats], Floats]
 GOLDEN_SAMPLES = 16
+SUFFIXES = {"tflite": "tflite", "onnx": "onnx", "numpy": "json"}
+"""Ending of a model file by the kind of runtime that reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +146,11 @@ def autoencoder_draft(
     score_high: float | None = None,
     card: ModelCard | None = None,
     lineage: Lineage | None = None,
+    kinds: Collection[str] = ("tflite",),
 ) -> Draft:
     """Draft a release of an autoencoder: float32 and int8 variants, score and label.
+
+    `kinds` may add "onnx" and "numpy", for devices that have no TFLite runtime.
 
     `threshold` defaults to the 99.5 % quantile of training scores; `score_high`, the end of the
     range of sane scores, to five times the threshold. Golden tolerance: int8 moves a score by up
@@ -159,19 +170,13 @@ def autoencoder_draft(
         postprocess=[ReconstructionError(), Threshold(above=float(f"{limit:.6g}"))],
     )
     inputs = model.standardise(complete)
-    files = {
-        "model.float32.tflite": write_float32(model.layers),
-        "model.int8.tflite": write_int8(model.layers, _calibration(inputs)),
-    }
+    variants, files = _variants(model, inputs, kinds)
     return Draft(
         model=name,
         version=version,
         sequence=sequence,
         contract=contract,
-        variants=[
-            Variant(name="int8", file="model.int8.tflite", precision="int8", priority=2),
-            Variant(name="float32", file="model.float32.tflite", priority=1),
-        ],
+        variants=variants,
         files=files,
         forward=lambda x: forward(model.layers, x)[-1],
         rows=rows,
@@ -180,6 +185,43 @@ def autoencoder_draft(
         card=card or ModelCard(),
         lineage=lineage or Lineage(),
     )
+
+
+def _variants(
+    model: Autoencoder, inputs: Floats, kinds: Collection[str]
+) -> tuple[list[Variant], dict[str, bytes]]:
+    """A file of each kind and precision, with what a device needs for it."""
+    made: list[tuple[str, str, Literal["float32", "int8"], bytes]] = []
+    if "tflite" in kinds:
+        made.append(("tflite", "int8", "int8", write_int8(model.layers, _calibration(inputs))))
+        made.append(("tflite", "float32", "float32", write_float32(model.layers)))
+    if "onnx" in kinds:
+        made.append(("onnx", "onnx", "float32", write_onnx(model.layers)))
+    if "numpy" in kinds:
+        layers = [(one.weights, one.bias, _activation(one)) for one in model.layers]
+        made.append(("numpy", "numpy", "float32", encode_dense(layers)))
+    variants, files = [], {}
+    for number, (kind, name, precision, data) in enumerate(made):
+        file = f"model.{name}.{SUFFIXES[kind]}" if kind == "tflite" else f"model.{SUFFIXES[kind]}"
+        requires = Requires()
+        if kind == "tflite":
+            requires = complete_requires(requires, read_model(data, file))
+        variants.append(
+            Variant(
+                name=name,
+                runtime=kind,
+                file=file,
+                precision=precision,
+                priority=len(made) - number,
+                requires=requires,
+            )
+        )
+        files[file] = data
+    return variants, files
+
+
+def _activation(layer: Dense) -> Activation:
+    return "relu" if layer.relu else "linear"
 
 
 def _calibration(inputs: Floats) -> Floats:

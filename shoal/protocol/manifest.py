@@ -38,6 +38,15 @@ class FileEntry(Struct, kw_only=True, frozen=True):
     length: Annotated[int, Meta(ge=0, le=2**32)]
 
 
+class Sensor(Struct, kw_only=True, frozen=True):
+    """A quantity that a device measures."""
+
+    name: Field
+    unit: str = ""
+    rate_hz: Annotated[float, Meta(ge=0)] = 0.0
+    """How often, at least; 0: however often."""
+
+
 class Requires(Struct, kw_only=True, frozen=True):
     """What a variant needs of a device, with the keys of a hardware profile. Absent: anything."""
 
@@ -45,12 +54,21 @@ class Requires(Struct, kw_only=True, frozen=True):
     """Any one of these, as `platform.machine()` says it."""
     memory_mb: int = 0
     disk_mb: int = 0
+    cpu_cores: int = 0
     cpu_features: list[str] = []
     """All of these."""
     delegates: list[str] = []
     """All of these."""
+    libc: str = ""
+    """Lowest, by name: glibc 2.31."""
+    python: str = ""
+    """Lowest version of the agent's Python."""
     runtime_version: str = ""
-    """Lowest runtime version, e.g. 2.1.0."""
+    """Lowest, as TensorFlow Lite counts (2.14), or of one runtime by name (ai-edge-litert 2.1)."""
+    operators: dict[str, int] = {}
+    """TFLite operators with the lowest version of each; `CUSTOM:<code>` for custom ones."""
+    sensors: list[Sensor] = []
+    """All of these."""
 
 
 class Variant(Struct, kw_only=True, frozen=True):
