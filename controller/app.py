@@ -44,7 +44,6 @@ def build_app(services: Services) -> FastAPI:
     app = FastAPI(
         title="Shoal controller",
         version=__version__,
-        root_path=services.settings.web.root_path,
         docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,
         openapi_url=f"{API}/openapi.json",

@@ -1,72 +1,96 @@
-"""Who may do what: a bearer token, or what people without one may do.
+"""Who may do what: a bearer token, a browser's session, or what people without either may do.
 
-Changes from a browser without a token must come from our own pages: the browser says so in
-Sec-Fetch-Site, or in Origin.
+Changes from a browser must come from our own pages: the browser says so in Sec-Fetch-Site, or in
+Origin. A request with a session cookie is a browser's, so one that says neither is refused; forms
+carry a token of their own besides (`controller.web.forms`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Callable
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from fastapi import Request
-from sqlalchemy import select
 
-from controller import schema
+from controller import sessions
 from controller.config import ROLES
 from controller.database import reading
 from controller.errors import ForbiddenError, UnauthenticatedError
 from controller.services import Services
+from controller.sessions import TOKENS, token_hash
 
-TOKENS = "api-tokens"
+__all__ = ["COOKIE", "TOKENS", "Person", "identify", "require", "token_hash"]
+
+COOKIE = "shoal-session"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def token_hash(token: str) -> str:
-    """What is stored of a token. Tokens are 256 random bits, so a plain hash is enough."""
-    return hashlib.sha256(token.encode()).hexdigest()
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who asks."""
+
+    name: str
+    role: str
+    token_hash: str = ""
+    """Of the API token behind it; "" for anonymous people."""
+    session: str = ""
+    """The secret of the browser's session; "" without one."""
+
+    def may(self, role: str) -> bool:
+        """Whether this person has at least `role`."""
+        return ROLES.index(self.role) >= ROLES.index(role)
 
 
 def require(role: str) -> Callable[[Request], str]:
     """Return a dependency that gives the actor's name, or refuses."""
 
     def check(request: Request) -> str:
-        services: Services = request.app.state.services
-        actor, has = _identify(request, services)
-        if ROLES.index(has) < ROLES.index(role):
+        person = identify(request)
+        if not person.may(role):
             raise UnauthenticatedError(f"this needs the role {role}; send a bearer token")
-        return actor
+        return person.name
 
     return check
 
 
-def _identify(request: Request, services: Services) -> tuple[str, str]:
+def identify(request: Request) -> Person:
+    """Who sent a request; raises when it claims to be somebody and is not."""
+    services: Services = request.app.state.services
     header = request.headers.get("authorization", "")
     if header:
         kind, _, token = header.partition(" ")
-        if kind.lower() == "bearer" and (name := _known(services, token.strip())):
-            return name, "operator"
+        hashed = token_hash(token.strip())
+        if kind.lower() == "bearer" and (name := _name_of(services, hashed)):
+            return Person(name, "operator", hashed)
         raise UnauthenticatedError("the bearer token is not known")
+    person = _from_cookie(request, services)
     if request.method not in SAFE_METHODS:
-        _check_same_origin(request)
-    return "anonymous", services.settings.web.anonymous
+        _check_same_origin(request, services, strict=bool(person.session))
+    return person
 
 
-def _known(services: Services, token: str) -> str | None:
+def _from_cookie(request: Request, services: Services) -> Person:
+    """An ended session is no error: its browser is anonymous again."""
+    if secret := request.cookies.get(COOKIE, ""):
+        with reading(services.engine) as connection:
+            found = sessions.find(connection, secret, services.now_ms())
+        if found is not None:
+            return Person(found.name, "operator", found.token_hash, secret)
+    return Person("anonymous", services.settings.web.anonymous)
+
+
+def _name_of(services: Services, hashed: str) -> str | None:
     with reading(services.engine) as connection:
-        query = select(schema.settings.c.value).where(schema.settings.c.key == TOKENS)
-        stored: dict[str, str] = connection.scalar(query) or {}
-    wanted = token_hash(token)
-    return next((name for one, name in stored.items() if hmac.compare_digest(one, wanted)), None)
+        return sessions.token_name(connection, hashed)
 
 
-def _check_same_origin(request: Request) -> None:
+def _check_same_origin(request: Request, services: Services, *, strict: bool) -> None:
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
-    if site in ("same-origin", "none") or (site is None and origin is None):
+    if site in ("same-origin", "none") or (site is None and origin is None and not strict):
         return
-    if origin is not None and urlsplit(origin).netloc == request.headers.get("host"):
+    ours = {request.headers.get("host"), urlsplit(services.settings.web.public_url).netloc or None}
+    if origin is not None and urlsplit(origin).netloc in ours:
         return
     raise ForbiddenError("a change from another site's page is refused", code="cross-site")

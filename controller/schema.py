@@ -424,3 +424,19 @@ settings = Table(
     Column("key", String(80), primary_key=True),
     Column("value", JSON, nullable=False),
 )
+
+web_sessions = Table(  # browsers that are signed in; a session ends with the token it came from
+    "web_sessions",
+    metadata,
+    Column("secret_hash", String(64), primary_key=True),
+    Column("token_hash", String(64), nullable=False),
+    Column("expires_ms", BigInteger, nullable=False, index=True),
+)
+
+sign_in_links = Table(  # each works once; used ones and old ones are deleted
+    "sign_in_links",
+    metadata,
+    Column("secret_hash", String(64), primary_key=True),
+    Column("token_hash", String(64), nullable=False),
+    Column("expires_ms", BigInteger, nullable=False, index=True),
+)

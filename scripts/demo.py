@@ -67,7 +67,8 @@ def _verdict(story: Story, console: Console) -> int:
 
 
 def _stay(fleet: LocalFleet, console: Console) -> None:
-    console.print(f"Dashboard: {fleet.url}  (Ctrl-C ends everything)", style="bold")
+    console.print(f"Dashboard: {fleet.sign_in_url()}  (Ctrl-C ends everything)", style="bold")
+    console.print(f"  once, as operator; to look only: {fleet.url}")
     console.print(f"  export SHOAL_URL={fleet.url} SHOAL_TOKEN_FILE={fleet.controller.token_file}")
     while True:
         fleet.check_running()

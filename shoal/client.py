@@ -315,6 +315,10 @@ class Client:
         """Tokens without their secrets: which are open, used, expired."""
         return self._items("/enrolment-tokens", {})
 
+    def create_sign_in_link(self) -> Document:
+        """A `url` that opens the dashboard signed in as this token's owner, once."""
+        return self._send("POST", "/sign-in-links")
+
     # transport
 
     def _get(self, path: str, query: dict[str, Any] | None = None) -> Document:

@@ -1,1 +1,1 @@
-"""The dashboard: pages rendered on the server, live by server-sent events."""
+"""The dashboard: pages rendered here, enlivened by htmx and uPlot, readable without either."""

@@ -1,9 +1,39 @@
-"""Pages."""
+"""Puts the dashboard together: routes, error pages, security headers."""
 
 from __future__ import annotations
 
 from fastapi import FastAPI
 
+from controller.api import sessions
+from controller.web import (
+    assets,
+    device_page,
+    fleet_page,
+    model_pages,
+    new_rollout,
+    refusals,
+    rollout_pages,
+    sign_in,
+)
+from controller.web.headers import SecurityHeaders
+from controller.web.overview import Overview
+from controller.web.prefix import Below
+
 
 def install(app: FastAPI) -> None:
     """Add the pages."""
+    app.state.overview = Overview(app.state.services)
+    refusals.install(app)
+    for module in (
+        assets,
+        sign_in,
+        fleet_page,
+        device_page,
+        new_rollout,  # before the pages of rollouts, whose names could be "new"
+        rollout_pages,
+        model_pages,
+    ):
+        app.include_router(module.router)
+    app.include_router(sessions.router, prefix="/api/v1")
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(Below, root_path=app.state.services.settings.web.root_path)

@@ -73,7 +73,10 @@ class Story:
         """Start broker and controller."""
         with self.progress.step("Start the controller and its broker"):
             self.fleet.start_controller()
-        self.progress.say(f"    [bold]Dashboard: {self.fleet.url}[/]")
+        self.progress.say(f"    [bold]Dashboard: {self.fleet.sign_in_url()}[/]")
+        self.progress.note(
+            f"to operate, once; to look only, as often as you like: {self.fleet.url}"
+        )
 
     def enrol(self) -> None:
         """Enrol nine devices and start their agents."""

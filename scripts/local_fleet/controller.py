@@ -89,6 +89,6 @@ class Controller:
     def _configuration(self) -> dict[str, object]:
         return {
             "offline_after_seconds": OFFLINE_AFTER_SECONDS,
-            "web": {"host": HOST, "port": self.web_port, "anonymous": "operator"},
+            "web": {"host": HOST, "port": self.web_port, "anonymous": "viewer"},
             "broker": {"mode": self.broker, "host": HOST, "port": self.broker_port},
         }

@@ -79,6 +79,10 @@ class LocalFleet:
             self._client = Client(self.url, self.controller.operator_token())
         return self._client
 
+    def sign_in_url(self) -> str:
+        """A fresh address that opens the dashboard signed in as operator, once."""
+        return str(self.client.create_sign_in_link()["url"])
+
     def start_controller(self) -> Child:
         """Create the controller's state where there is none, start it, wait until it answers."""
         self.controller.init(self.signer.public_key)

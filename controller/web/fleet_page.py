@@ -1,0 +1,98 @@
+"""The fleet page: counters, the map, rollouts under way, and the table of devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from sqlalchemy import Connection, desc, select
+
+from controller import fleet
+from controller.api.common import Name, OfServices, Reading
+from controller.rollouts.service import get_rollout
+from controller.rollouts.states import ACTIVE_ROLLOUT
+from controller.schema import releases, rollouts
+from controller.web import tiles
+from controller.web.overview import FleetView, Overview, SiteView
+from controller.web.refusals import PageRoute
+from controller.web.rendering import page, visitor, with_query
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[Depends(visitor)])
+
+PAGE_ROWS = 50
+FINISHED_SHOWN_MS = 10 * 60 * 1000
+ROLLOUTS_SHOWN = 5
+
+
+@router.get("/")
+def show_fleet(
+    request: Request,
+    services: OfServices,
+    connection: Reading,
+    site: Name = None,
+    status: Name = None,
+    model: Name = None,
+    version: Name = None,
+    q: Name = None,
+    cursor: Name = None,
+) -> Response:
+    """The fleet, with the table filtered by what the address says."""
+    filters = {"site": site, "status": status, "model": model, "version": version, "q": q}
+    part = request.query_params.get("part", "")
+    context: dict[str, Any] = {"filters": filters, "cursor": cursor, "statuses": fleet.STATUSES}
+    if part in ("", "live_counters", "live_map"):
+        overview: Overview = request.app.state.overview
+        view = overview.read()
+        context |= {"fleet": view, "map": site_map(view)}
+    if part in ("", "live_rollouts"):
+        context["rollouts"] = recent_rollouts(connection, services.now_ms())
+    if part in ("", "live_devices"):
+        context["devices"], context["following"] = fleet.list_devices(
+            connection,
+            services.now_ms(),
+            services.offline_after_ms,
+            filters={name: value or None for name, value in filters.items()},
+            limit=PAGE_ROWS,
+            after=cursor,
+        )
+    if part == "":
+        context["known_models"] = known_models(connection)
+    twin = with_query("/devices", **filters, cursor=cursor)
+    return page(request, "fleet.html", context, twin=twin)
+
+
+def site_map(view: FleetView) -> dict[str, Any]:
+    """How to draw the map, by the size of the fleet. Pure."""
+    shown = view.sites[: tiles.SITES_MOST]
+    kind = "pictures"
+    if view.total <= tiles.LINKED_MOST:
+        kind = "named" if view.total <= tiles.NAMED_MOST else "linked"
+    columns = tiles.columns_for(max((len(one.devices) for one in shown), default=1))
+    cell = tiles.cell_for(view.total)
+    return {
+        "kind": kind,
+        "sites": [(one, _picture(one, columns, cell) if kind == "pictures" else None)
+                  for one in shown],
+        "more": len(view.sites) - len(shown),
+        "dense": view.total > tiles.LARGE,
+    }  # fmt: skip
+
+
+def _picture(site: SiteView, columns: int, cell: int) -> tiles.Picture:
+    return tiles.draw([status for _, status in site.devices], columns, cell)
+
+
+def recent_rollouts(connection: Connection, now_ms: int) -> list[dict[str, Any]]:
+    """Rollouts under way, and those that ended in the last minutes."""
+    c = rollouts.c
+    recent = c.state.in_(ACTIVE_ROLLOUT) | (c.finished_ms > now_ms - FINISHED_SHOWN_MS)
+    query = select(c.rollout).where(recent).order_by(desc(c.created_ms), desc(c.rollout))
+    names = list(connection.scalars(query.limit(ROLLOUTS_SHOWN)))
+    found = [get_rollout(connection, name) for name in names]
+    active = [one for one in found if one["state"] in ACTIVE_ROLLOUT]
+    return active or found[:1]
+
+
+def known_models(connection: Connection) -> list[str]:
+    """Names of all models, for the filter."""
+    return list(connection.scalars(select(releases.c.model).distinct().order_by(releases.c.model)))

@@ -1,0 +1,110 @@
+"""The form that plans a rollout: what it would do first, then a button that starts it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from sqlalchemy import Connection, desc, select
+
+from controller.api.common import OfServices, Reading
+from controller.rollouts import service
+from controller.rollouts.values import Specification, parse_specification
+from controller.schema import releases
+from controller.web.forms import read_form
+from controller.web.refusals import PageRoute
+from controller.web.rendering import Acting, operator, page, redirect
+from shoal.cli.waves import parse_waves
+from shoal.errors import InvalidInputError, ShoalError
+
+router = APIRouter(prefix="/rollouts/new", route_class=PageRoute, include_in_schema=False)
+
+RELEASES_SHOWN = 100
+DEFAULTS = {
+    "release": "",
+    "selector": "*",
+    "waves": "1, 25%, 100%",
+    "soak_seconds": "600",
+    "on_failure": "rollback",
+}
+
+
+@router.get("", dependencies=[Depends(operator)])
+def show_form(request: Request, connection: Reading) -> Response:
+    """The form, and what it would do once a release is chosen."""
+    query = request.query_params
+    fields = {name: query.get(name, default) for name, default in DEFAULTS.items()}
+    return _page(request, connection, fields)
+
+
+@router.post("")
+async def create(
+    request: Request, services: OfServices, connection: Reading, person: Acting
+) -> Response:
+    """Create the rollout and start it."""
+    fields = DEFAULTS | await read_form(request)
+    try:
+        wanted = read_specification(fields)
+        document = await asyncio.to_thread(service.create, services, wanted, person.name)
+    except ShoalError as error:
+        return _page(request, connection, fields, problem=error.sentence, status=422)
+    services.rollouts_changed.ring()
+    return redirect(request, f"/rollouts/{document['rollout']}")
+
+
+def read_specification(fields: Mapping[str, str]) -> Specification:
+    """The form's fields as a specification, or raise naming the wrong one. Pure."""
+    model, _, version = fields["release"].partition(" ")
+    if not version:
+        raise InvalidInputError("release: choose one")
+    words = [word.strip() for word in fields["waves"].split(",") if word.strip()]
+    if not words:
+        raise InvalidInputError("waves: expected counts or shares, such as 1, 25%, 100%")
+    try:
+        soak = float(fields["soak_seconds"])
+    except ValueError:
+        raise InvalidInputError(
+            f"soak: expected seconds, got {fields['soak_seconds'][:40]!r}"
+        ) from None
+    return parse_specification(
+        {
+            "model": model,
+            "version": version,
+            "selector": fields["selector"].strip(),
+            "waves": parse_waves(words),
+            "soak_seconds": soak,
+            "on_failure": fields["on_failure"],
+        }
+    )
+
+
+def _page(
+    request: Request,
+    connection: Connection,
+    fields: Mapping[str, str],
+    problem: str = "",
+    status: int = 200,
+) -> Response:
+    preview: dict[str, Any] | None = None
+    if fields["release"] and not problem:
+        try:
+            preview = service.preview(connection, read_specification(fields))
+        except ShoalError as error:
+            problem = error.sentence
+    context = {
+        "fields": fields,
+        "releases": newest_releases(connection),
+        "preview": preview,
+        "problem": problem,
+    }
+    return page(request, "new_rollout.html", context, status=status)
+
+
+def newest_releases(connection: Connection) -> list[str]:
+    """Releases to choose from, as "model version", the newest first."""
+    c = releases.c
+    query = select(c.model, c.version).order_by(desc(c.published_ms), desc(c.sequence))
+    rows = connection.execute(query.limit(RELEASES_SHOWN))
+    return [f"{row.model} {row.version}" for row in rows]

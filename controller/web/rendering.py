@@ -1,0 +1,130 @@
+"""Turning documents into pages: the Jinja environment, its filters, and parts of pages.
+
+A page's live parts are blocks of its template. `?part=<block>` gives that block alone, from the
+same route and context, so what htmx swaps in is what the page showed first.
+"""
+
+from __future__ import annotations
+
+import functools
+import secrets
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import Depends, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from controller.auth import Person, identify
+from controller.errors import NotFoundError, UnauthenticatedError
+from controller.services import Services
+from controller.web import assets, forms, words
+from shoal import __version__
+
+Context = dict[str, Any]
+
+NAVIGATION = (("Fleet", "/"), ("Rollouts", "/rollouts"), ("Models", "/models"))
+
+
+@functools.cache
+def environment() -> Environment:
+    """The one environment; an unknown name in a template is an error, not an empty string."""
+    made = Environment(
+        loader=PackageLoader("controller.web"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= words.FILTERS
+    made.globals |= {"navigation": NAVIGATION, "version": __version__, "with_query": with_query}
+    return made
+
+
+def with_query(path: str, **query: Any) -> str:
+    """A path with those parts of a query that say something.
+
+    >>> with_query("/", site="jfk", status=None)
+    '/?site=jfk'
+    """
+    given = {key: value for key, value in query.items() if value not in (None, "")}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def services_of(request: Request) -> Services:
+    """The services that `build_app` was given."""
+    services: Services = request.app.state.services
+    return services
+
+
+def base_path(request: Request) -> str:
+    """What a reverse proxy has put before every path; "" without one."""
+    return services_of(request).settings.web.root_path.rstrip("/")
+
+
+def page(
+    request: Request, template: str, context: Context, *, twin: str = "", status: int = 200
+) -> Response:
+    """A page, or the part of it that `?part=` asks for. `twin` is the API's path of its data."""
+    person: Person = request.state.person
+    token, fresh = _csrf(request, person)
+    base = base_path(request)
+    whole = context | {
+        "base": base,
+        "path": request.url.path.removeprefix(base) or "/",
+        "person": person,
+        "csrf": token,
+        "twin": f"{base}/api/v1{twin}" if twin else "",
+        "asset": lambda name: f"{base}{assets.url(name)}",
+    }
+    found = environment().get_template(template)
+    part = request.query_params.get("part") if status == 200 else None
+    if part is None:
+        text = found.render(whole)
+    elif part in found.blocks and part.startswith("live_"):
+        text = "".join(found.blocks[part](found.new_context(whole)))
+    else:
+        raise NotFoundError(f"part {part[:40]!r}: this page has no such part")
+    response = HTMLResponse(text, status, headers={"cache-control": "private, no-cache"})
+    if fresh:
+        forms.set_cookie(request, response, forms.VISITOR, fresh)
+    return response
+
+
+def _csrf(request: Request, person: Person) -> tuple[str, str]:
+    """The token of this visitor's forms, and the visitor's new secret where there was none."""
+    secret = person.session or request.cookies.get(forms.VISITOR, "")
+    fresh = "" if secret else secrets.token_urlsafe(32)
+    return forms.csrf_token(services_of(request), secret or fresh), fresh
+
+
+def redirect(request: Request, path: str) -> Response:
+    """Go on to a page of ours after a form was handled."""
+    return RedirectResponse(base_path(request) + path, 303)
+
+
+def visitor(request: Request) -> Person:
+    """Dependency: who looks; refuses people who may not even look."""
+    person = anybody(request)
+    if not person.may("viewer"):
+        raise UnauthenticatedError("sign in to see the fleet")
+    return person
+
+
+def operator(request: Request) -> Person:
+    """Dependency: who changes something; refuses people who may only look."""
+    person = anybody(request)
+    if not person.may("operator"):
+        raise UnauthenticatedError("sign in as an operator to do this")
+    return person
+
+
+def anybody(request: Request) -> Person:
+    """Dependency: who this is, whatever they may do."""
+    person = identify(request)
+    request.state.person = person
+    return person
+
+
+Acting = Annotated[Person, Depends(operator)]
+"""An operator, for routes that change something."""

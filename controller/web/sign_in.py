@@ -1,0 +1,97 @@
+"""Signing a browser in, with an API token or a one-time link, and out."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from controller import sessions
+from controller.auth import COOKIE
+from controller.database import writing
+from controller.web import forms
+from controller.web.refusals import PageRoute
+from controller.web.rendering import anybody, page, redirect, services_of
+from shoal.errors import ShoalError
+
+router = APIRouter(
+    prefix="/sign-in",
+    route_class=PageRoute,
+    include_in_schema=False,
+    dependencies=[Depends(anybody)],
+)
+
+
+@router.get("")
+def show(request: Request, next: str = "/") -> Response:  # noqa: A002 - the query's name
+    """Ask for a token."""
+    return page(request, "sign_in.html", {"next": _local(next), "problem": ""})
+
+
+@router.post("")
+async def sign_in(request: Request) -> Response:
+    """Turn a token into a session."""
+    fields = await forms.read_form(request)
+    hashed = sessions.token_hash(fields.get("token", "").strip())
+    goal = _local(fields.get("next", "/"))
+    try:
+        return await asyncio.to_thread(_start, request, hashed, goal)
+    except ShoalError as error:
+        context = {"next": goal, "problem": error.sentence}
+        return page(request, "sign_in.html", context, status=401)
+
+
+@router.post("/out")
+async def sign_out(request: Request) -> Response:
+    """End the session."""
+    await forms.read_form(request)
+    await asyncio.to_thread(_end, request)
+    response = redirect(request, "/")
+    forms.delete_session_cookie(request, response)
+    return response
+
+
+@router.get("/{link}")
+def show_link(request: Request, link: str) -> Response:
+    """Show the button of a one-time link. Looking does not use it up, so previews do no harm."""
+    return page(request, "sign_in_link.html", {"link": link})
+
+
+@router.post("/{link}")
+async def use_link(request: Request, link: str) -> Response:
+    """Use a link up and start a session."""
+    await forms.read_form(request)
+    return await asyncio.to_thread(_use, request, link)
+
+
+def _use(request: Request, link: str) -> Response:
+    services = services_of(request)
+    with writing(services.engine) as connection:
+        hashed = sessions.use_link(connection, link, services.now_ms())
+    return _start(request, hashed, "/")
+
+
+def _end(request: Request) -> None:
+    with writing(services_of(request).engine) as connection:
+        sessions.sign_out(connection, request.state.person.session)
+
+
+def _start(request: Request, hashed: str, goal: str) -> Response:
+    services = services_of(request)
+    with writing(services.engine) as connection:
+        secret = sessions.sign_in(connection, hashed, services.now_ms())
+    response = redirect(request, goal)
+    forms.set_cookie(request, response, COOKIE, secret, sessions.SESSION_SECONDS)
+    return response
+
+
+def _local(path: str) -> str:
+    """A path of this site; anything that could lead elsewhere becomes the first page.
+
+    >>> _local("/devices/gw-1"), _local("//elsewhere.example"), _local("https://elsewhere.example")
+    ('/devices/gw-1', '/', '/')
+    """
+    parts = urlsplit(path)
+    safe = path.startswith("/") and not path.startswith(("//", "/\\"))
+    return path if safe and not parts.netloc and path.isprintable() else "/"

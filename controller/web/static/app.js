@@ -1,0 +1,116 @@
+// Keeps a page fresh: at most once a second, asks for the parts whose kind of thing has changed,
+// and swaps in only what reads differently. Without this script pages are whole, just not live.
+"use strict";
+
+(() => {
+  const PERIOD_MS = 1000;
+  const dirty = new Set();
+  const shown = new WeakMap();
+  let timer = null;
+  let last = 0;
+
+  // Changes
+
+  function note(kind) {
+    dirty.add(kind);
+    if (timer === null && !document.hidden) {
+      timer = setTimeout(refresh, Math.max(0, last + PERIOD_MS - Date.now()));
+    }
+  }
+
+  function refresh() {
+    timer = null;
+    last = Date.now();
+    const kinds = [...dirty];
+    dirty.clear();
+    for (const part of document.querySelectorAll("[data-live]")) {
+      const own = part.dataset.live.split(" ");
+      if (kinds.some((kind) => own.includes(kind))) htmx.trigger(part, "refresh");
+    }
+    document.dispatchEvent(new CustomEvent("shoal:changed", { detail: kinds }));
+  }
+
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) for (const kind of ["fleet", "rollout", "events", "telemetry"]) note(kind);
+  });
+
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { target, serverResponse, xhr } = event.detail;
+    if (xhr.status === 401) return location.reload();
+    const inUse = target.contains(document.getSelection()?.anchorNode)
+      && !document.getSelection().isCollapsed;
+    if (inUse || shown.get(target) === serverResponse) event.detail.shouldSwap = false;
+    else shown.set(target, serverResponse);
+  });
+
+  // What people have opened stays open over a swap.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const found = event.detail.target.querySelectorAll("details");
+    event.detail.target.shoalOpen = [...found].map((one) => one.open);
+  });
+  document.addEventListener("htmx:afterSwap", (event) => {
+    const before = event.detail.target.shoalOpen ?? [];
+    event.detail.target.querySelectorAll("details").forEach((one, i) => { one.open ||= before[i] ?? false; });
+    tellTimes(event.detail.target);
+  });
+
+  // The stream
+
+  const live = document.getElementById("live");
+
+  function hear(message) {
+    if (message.kind) note(message.kind);
+    if ("online" in message) {
+      live.hidden = false;
+      live.classList.toggle("on", message.online);
+      live.textContent = message.online ? "live" : "connecting…";
+    }
+  }
+
+  function connect() {
+    const url = new URL(document.body.dataset.stream, location.href).href;
+    if (window.SharedWorker) {
+      const { port } = new SharedWorker(document.body.dataset.worker);
+      port.onmessage = (event) => hear(event.data);
+      port.postMessage({ url });
+      addEventListener("pagehide", () => port.postMessage({ leave: true }));
+      addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+      return;
+    }
+    const source = new EventSource(url);
+    source.onopen = () => hear({ online: true });
+    source.onerror = () => hear({ online: false });
+    for (const kind of ["fleet", "rollout", "events", "telemetry"]) {
+      source.addEventListener(kind, () => hear({ kind }));
+    }
+  }
+
+  // Times
+
+  function ago(seconds) {
+    if (seconds < 2) return "just now";
+    if (seconds < 100) return `${Math.round(seconds)} s ago`;
+    if (seconds < 6000) return `${Math.round(seconds / 60)} min ago`;
+    if (seconds < 172800) return `${Math.round(seconds / 3600)} h ago`;
+    return `${Math.round(seconds / 86400)} days ago`;
+  }
+
+  function tellTimes(root) {
+    for (const one of root.querySelectorAll("time")) {
+      const words = ago((Date.now() - Date.parse(one.dateTime)) / 1000);
+      if (one.textContent !== words) one.textContent = words;
+    }
+  }
+
+  // Forms
+
+  document.addEventListener("submit", (event) => {
+    const question = event.target.dataset.confirm;
+    if (question && !confirm(question)) event.preventDefault();
+  });
+
+  tellTimes(document);
+  setInterval(() => tellTimes(document), PERIOD_MS);
+  document.querySelector("form[data-auto-submit]")?.requestSubmit();
+  if (document.querySelector("[data-live]")) connect();
+})();
