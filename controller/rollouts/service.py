@@ -20,6 +20,7 @@ from controller.rollouts.states import (
     ACTIVE_ROLLOUT,
     BAD,
     FINAL_ROLLOUT,
+    UNDER_WAY,
     VERBS,
     ExecutionState,
     RolloutState,
@@ -307,6 +308,7 @@ def _wave_document(wave: Document, states: list[str]) -> Document:
     wave.pop("rollout")
     wave["done"] = states.count(ExecutionState.SUCCEEDED)
     wave["failed"] = sum(state in BAD for state in states)
+    wave["under_way"] = sum(state in UNDER_WAY for state in states)
     wave["lost"] = states.count(ExecutionState.TIMED_OUT)
     return wave
 

@@ -27,6 +27,7 @@
           ctx.save();
           ctx.strokeStyle = ctx.fillStyle = colour("--quiet");
           ctx.font = `${11 * devicePixelRatio}px system-ui, sans-serif`;
+          ctx.textAlign = "left";
           ctx.setLineDash([4, 4]);
           let right = -Infinity;
           for (const { t, version } of changes) {
