@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def fleet(tmp_path_factory):
     """Three devices that run release 1.0.0; release 2.0.0 is published."""
     with LocalFleet(tmp_path_factory.mktemp("fleet")) as fleet:
@@ -73,8 +73,9 @@ def _all_run(fleet, version):
     ) and not checks.silent_devices(windows, 1)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
+    """Ends with its module: while it runs, no asynchronous test can."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
