@@ -9,7 +9,9 @@ since the last checkpoint, also those a device has been told are committed.
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -73,13 +75,19 @@ class ChangeFeed:
         self._connection: Connection | None = None
         self._last: int | None = None
 
-    async def wait(self) -> None:
-        """Return when the database has changed since the last call."""
+    async def wait(self, most_seconds: float = math.inf) -> bool:
+        """Return when the database has changed since the last call, or after `most_seconds`.
+
+        Says whether it has changed.
+        """
+        deadline = time.monotonic() + most_seconds
         while True:
             version = await asyncio.to_thread(self._version)
             if version != self._last:
                 self._last = version
-                return
+                return True
+            if time.monotonic() >= deadline:
+                return False
             await asyncio.sleep(self._period)
 
     def _version(self) -> int:

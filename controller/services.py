@@ -20,6 +20,7 @@ from controller.artifacts import Artifacts
 from controller.broker import Broker
 from controller.config import Settings
 from controller.drift.monitor import Monitor
+from controller.overview import Overview
 from controller.state_files import write_private
 from shoal.errors import InvalidInputError
 from shoal.signing import FileSigner, KeyVerifier, PublicKey
@@ -78,6 +79,11 @@ class Services:
     """The service is to end: streams close."""
     parts: dict[str, bool] = field(default_factory=dict)
     """Whether each part that runs beside the web server is up."""
+    overview: Overview = field(init=False)
+    """The whole fleet at a glance, for pages and streams together."""
+
+    def __post_init__(self) -> None:
+        self.overview = Overview(self)
 
     def now_ms(self) -> int:
         """Milliseconds since 1970 UTC."""

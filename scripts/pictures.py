@@ -17,13 +17,13 @@ from demo_lib import cast
 from demo_lib.progress import Progress
 from demo_lib.story import Story
 from local_fleet.fleet import LocalFleet
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-SIZE = {"width": 1180, "height": 860}
+SIZE = ViewportSize(width=1180, height=860)
 PATIENCE_MS = 120_000
 LAST_WAVE = "li.wave:nth-child(3)[aria-current]"
 

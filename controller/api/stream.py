@@ -16,7 +16,6 @@ from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 from sqlalchemy import func, select
 
-from controller import fleet
 from controller.api.common import OfServices, Viewer
 from controller.database import ChangeFeed, reading
 from controller.errors import UnavailableError
@@ -27,6 +26,7 @@ router = APIRouter(tags=["stream"])
 
 QUEUED = 100
 SILENCE_SECONDS = 15.0
+LOOK_SECONDS = 1.0
 MAX_SUBSCRIBERS = 200
 
 
@@ -43,34 +43,37 @@ class Announcer:
     async def run(self) -> None:
         """Work until cancelled."""
         feed = ChangeFeed(self._services.engine)
+        overview = self._services.overview
         try:
             while True:
-                await feed.wait()
+                # Devices also fall silent without any change, so look again when that is cheap.
+                changed = await feed.wait(max(overview.due_seconds(), LOOK_SECONDS))
                 if self._queues:
-                    for text in await asyncio.to_thread(self._changes):
+                    for text in await asyncio.to_thread(self._news, changed):
                         self._tell(text)
         finally:
             feed.close()
 
+    def _news(self, changed: bool) -> list[str]:
+        counters = self._services.overview.read().document()
+        found = [] if counters == self._counters else [_event("fleet", counters)]
+        self._counters = counters
+        return found + self._changes() if changed else found
+
     def _changes(self) -> list[str]:
-        services = self._services
-        found = []
-        with reading(services.engine) as connection:
-            counters = fleet.counters(connection, services.now_ms(), services.offline_after_ms)
+        with reading(self._services.engine) as connection:
             query = select(rollouts.c.rollout, rollouts.c.state, rollouts.c.updated_ms)
             states = connection.execute(query).all()
             last_event = connection.scalar(select(func.max(events.c.id))) or 0
-        if counters != self._counters:
-            found.append(_event("fleet", counters))
-        found += [
+        found = [
             _event("rollout", {"rollout": row.rollout, "state": row.state})
             for row in states
             if self._rollouts.get(row.rollout) != row.updated_ms
         ]
         if last_event != self._last_event:
             found.append(_event("events", {"last_id": last_event}))
-        found.append(_event("telemetry", {"ms": services.now_ms()}))
-        self._counters, self._last_event = counters, last_event
+        found.append(_event("telemetry", {"ms": self._services.now_ms()}))
+        self._last_event = last_event
         self._rollouts = {row.rollout: row.updated_ms for row in states}
         return found
 

@@ -9,11 +9,11 @@ from sqlalchemy import Connection, desc, select
 
 from controller import fleet
 from controller.api.common import Name, OfServices, Reading
+from controller.overview import FleetView, SiteView
 from controller.rollouts.service import get_rollout
 from controller.rollouts.states import ACTIVE_ROLLOUT
 from controller.schema import releases, rollouts
 from controller.web import tiles
-from controller.web.overview import FleetView, Overview, SiteView
 from controller.web.refusals import PageRoute
 from controller.web.rendering import page, visitor, with_query
 
@@ -41,8 +41,7 @@ def show_fleet(
     part = request.query_params.get("part", "")
     context: dict[str, Any] = {"filters": filters, "cursor": cursor, "statuses": fleet.STATUSES}
     if part in ("", "live_counters", "live_map"):
-        overview: Overview = request.app.state.overview
-        view = overview.read()
+        view = services.overview.read()
         context |= {"fleet": view, "map": site_map(view)}
     if part in ("", "live_rollouts"):
         context["rollouts"] = recent_rollouts(connection, services.now_ms())

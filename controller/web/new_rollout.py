@@ -16,8 +16,8 @@ from controller.schema import releases
 from controller.web.forms import read_form
 from controller.web.refusals import PageRoute
 from controller.web.rendering import Acting, operator, page, redirect
-from shoal.cli.waves import parse_waves
 from shoal.errors import InvalidInputError, ShoalError
+from shoal.waves import parse_waves
 
 router = APIRouter(prefix="/rollouts/new", route_class=PageRoute, include_in_schema=False)
 

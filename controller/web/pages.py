@@ -16,13 +16,11 @@ from controller.web import (
     sign_in,
 )
 from controller.web.headers import SecurityHeaders
-from controller.web.overview import Overview
 from controller.web.prefix import Below
 
 
 def install(app: FastAPI) -> None:
     """Add the pages."""
-    app.state.overview = Overview(app.state.services)
     refusals.install(app)
     for module in (
         assets,

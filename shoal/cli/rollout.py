@@ -47,7 +47,7 @@ def _specification(
     soak_seconds: float | None,
     probation_seconds: float | None,
 ) -> dict[str, Any]:
-    from shoal.cli.waves import parse_waves
+    from shoal.waves import parse_waves
 
     given = {
         "model": model,

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller import overview
 from controller.fleet import STATUSES
-from controller.web import histogram, new_rollout, overview, series, tiles
+from controller.web import histogram, new_rollout, series, tiles
 from shoal.errors import InvalidInputError
 
 RELEASE = {

@@ -11,13 +11,16 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
 from controller.database import reading
 from controller.fleet import STATUSES, effective_status
 from controller.schema import devices
-from controller.services import Services
+
+if TYPE_CHECKING:
+    from controller.services import Services
 
 KEEP_SECONDS = 0.5
 COST_FACTOR = 20
@@ -53,6 +56,14 @@ class FleetView:
     def total(self) -> int:
         """Devices that are not revoked."""
         return sum(self.counters.values())
+
+    def document(self) -> dict[str, Any]:
+        """Counters in all and at each site, as `/fleet` gives them."""
+        sites = [
+            {"site": one.site, "counters": {name: one.counters.get(name, 0) for name in STATUSES}}
+            for one in sorted(self.sites, key=lambda one: one.site)
+        ]
+        return {"counters": self.counters, "total": self.total, "sites": sites}
 
 
 def view_fleet(rows: list[tuple[str, str, str]]) -> FleetView:
@@ -95,6 +106,10 @@ class Overview:
                 end = time.monotonic()
                 self._keep_until = end + max(KEEP_SECONDS, COST_FACTOR * (end - begin))
             return self._view
+
+    def due_seconds(self) -> float:
+        """How long the view will still be kept; 0 when the next read scans again."""
+        return max(0.0, self._keep_until - time.monotonic())
 
     def _scan(self) -> list[tuple[str, str, str]]:
         services = self._services

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from shoal.cli.waves import parse_waves
 from shoal.errors import InvalidInputError
+from shoal.waves import parse_waves
 
 
 def test_counts_and_shares_become_waves_with_names() -> None:
