@@ -11,6 +11,7 @@ from sqlalchemy import Connection, desc, select
 from controller import enrolment, fleet, telemetry
 from controller.api.common import Name, OfServices, Reading, SinceMs
 from controller.drift import device_drift
+from controller.drift.alerts import list_alerts
 from controller.errors import NotFoundError
 from controller.schema import events, executions, windows
 from controller.services import Services
@@ -23,6 +24,7 @@ from controller.web.rendering import Acting, page, redirect, visitor
 router = APIRouter(prefix="/devices", route_class=PageRoute, include_in_schema=False)
 
 EVENTS_SHOWN = 30
+ALERTS_SHOWN = 5
 WINDOWS_SHOWN = 10
 EXECUTIONS_SHOWN = 6
 SERIES_MOST = 1000
@@ -37,6 +39,10 @@ def show_device(
     chosen = choose_model(found["models"], model)
     part = request.query_params.get("part", "")
     context: dict[str, Any] = {"device": found, "chosen": chosen}
+    if part in ("", "live_status"):
+        context["alerts"], _ = list_alerts(
+            connection, state="open", model=None, subject=device, limit=ALERTS_SHOWN, before=None
+        )
     if part in ("", "live_models"):
         name = chosen["model"] if chosen else None
         context["windows"] = telemetry.newest(

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from controller.api import sessions
 from controller.web import (
+    alert_page,
     assets,
     device_page,
     fleet_page,
@@ -30,6 +31,7 @@ def install(app: FastAPI) -> None:
         new_rollout,  # before the pages of rollouts, whose names could be "new"
         rollout_pages,
         model_pages,
+        alert_page,
     ):
         app.include_router(module.router)
     app.include_router(sessions.router, prefix="/api/v1")

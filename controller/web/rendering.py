@@ -23,7 +23,12 @@ from shoal import __version__
 
 Context = dict[str, Any]
 
-NAVIGATION = (("Fleet", "/"), ("Rollouts", "/rollouts"), ("Models", "/models"))
+NAVIGATION = (
+    ("Fleet", "/"),
+    ("Rollouts", "/rollouts"),
+    ("Models", "/models"),
+    ("Alerts", "/alerts"),
+)
 
 
 @functools.cache

@@ -152,7 +152,7 @@ def field_words(row: Document) -> str:
     sentence = (
         f"mean {quantity(row['mean'])}{unit}, in training {quantity(row['baseline_mean'])}{unit}"
     )
-    if row["baseline_std"] > 0:
+    if row["mean"] is not None and row["baseline_std"] > 0:
         steps = (row["mean"] - row["baseline_mean"]) / row["baseline_std"]
         sentence += f" ({steps:+.1f} of training's deviations)"
     for ratio, what in (

@@ -7,11 +7,12 @@ import re
 import pytest
 
 from controller.database import writing
+from controller.drift import alerts
 from controller.web import assets
 
 from .conftest import csrf_of, sign_in
 
-PAGES = ["/", "/rollouts", "/models", "/devices/gw-1"]
+PAGES = ["/", "/rollouts", "/models", "/alerts", "/devices/gw-1"]
 INLINE = re.compile(r"<style|\sstyle=|\son[a-z]+=\"|<script(?![^>]*\ssrc=)", re.I)
 
 
@@ -85,6 +86,25 @@ async def test_operator_revokes_a_device_from_its_page(site, add_devices):
         answer = await browser.post("/devices/gw-1/revoke", data={"csrf": csrf_of(page)})
         assert answer.status_code == 303
         assert "revoked" in (await browser.get("/devices/gw-1")).text
+
+
+async def test_operator_acknowledges_an_alert_from_its_page(site, add_devices):
+    add_devices([("gw-1", "north", "ok")])
+    found = {
+        "scope": "device", "subject": "gw-1", "model": "pump", "family": "inputs",
+        "field": "flow", "kind": "mean", "sentence": "flow of gw-1 fell", "evidence": {},
+        "started_ms": site.services.now_ms(),
+    }  # fmt: skip
+    with writing(site.services.engine) as connection:
+        number = alerts.open_alert(connection, found, site.services.now_ms())
+    async with site.browser() as browser:
+        await sign_in(browser, site.token)
+        assert "flow of gw-1 fell" in (await browser.get("/devices/gw-1")).text
+        page = await browser.get("/alerts")
+        form = {"csrf": csrf_of(page)}
+        answer = await browser.post(f"/alerts/{number}/acknowledge", data=form)
+        assert answer.status_code == 303
+        assert "seen by operator" in (await browser.get("/alerts")).text
 
 
 async def test_filter_and_page_of_the_table_are_in_the_address(site, add_devices):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from controller import overview
 from controller.fleet import STATUSES
-from controller.web import histogram, new_rollout, series, tiles
+from controller.web import histogram, new_rollout, series, tiles, words
 from shoal.errors import InvalidInputError
 
 RELEASE = {
@@ -101,6 +101,14 @@ def test_histogram_of_any_number_of_bins_stays_readable(bins):
     bars = histogram.draw_histogram([float(i) for i in range(bins - 1)], [1] * bins, [2] * bins)
     assert 1 <= len(bars) <= histogram.BARS_MOST
     assert sum(bar.width for bar in bars) == pytest.approx(histogram.WIDTH, rel=0.01)
+
+
+def test_field_whose_mean_overflowed_still_reads():
+    row = {
+        "unit": "bar", "mean": None, "baseline_mean": 2.0, "baseline_std": 1.0,
+        "missing_ratio": 0.5, "out_of_range_ratio": 0.0,
+    }  # fmt: skip
+    assert words.field_words(row) == "mean – bar, in training 2 bar, 50 % missing"
 
 
 def test_form_becomes_a_specification():
