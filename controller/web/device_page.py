@@ -45,13 +45,15 @@ def show_device(
         )
     if part in ("", "live_models"):
         name = chosen["model"] if chosen else None
-        context["windows"] = telemetry.newest(
+        context["windows"], _ = telemetry.newest(
             connection, windows, limit=WINDOWS_SHOWN, device=device, model=name
         )
     if part in ("", "live_statistics"):
         context |= statistics(connection, services, device, chosen)
     if part in ("", "live_events"):
-        context["events"] = telemetry.newest(connection, events, limit=EVENTS_SHOWN, device=device)
+        context["events"], _ = telemetry.newest(
+            connection, events, limit=EVENTS_SHOWN, device=device
+        )
         context["executions"] = recent_executions(connection, device)
     return page(request, "device.html", context, twin=f"/devices/{device}")
 
