@@ -18,6 +18,8 @@ import msgspec
 
 from agent.actions import ActionContext, build_action
 from agent.bundle import make_bundle
+from agent.capture import CaptureStore, Recorder
+from agent.capture.replay import replay, send_range
 from agent.clock import Clock, find_probe
 from agent.commands import CommandDesk
 from agent.config import AgentConfig, ModelBinding
@@ -26,6 +28,7 @@ from agent.introspect import device_facts
 from agent.link import Link
 from agent.lock import hold
 from agent.logring import LogRing
+from agent.maintenance import parse_window
 from agent.manager import STORE_RETRY_SECONDS, ModelManager
 from agent.notify import notify, watchdog_seconds
 from agent.pipeline import BUFFER_ROWS, WorkerPipeline
@@ -42,7 +45,7 @@ from agent.updater.client import UpdaterError, ask_updater
 from agent.updater.wire import Verified, VerifyRequest
 from agent.workers.pool import ForkserverPool, PoolOptions
 from shoal.errors import ShoalError
-from shoal.protocol.commands import LogTail, Order, SupportBundle
+from shoal.protocol.commands import CaptureRange, LogTail, Order, Replay, SupportBundle
 from shoal.protocol.desired import LOG_LEVELS, DesiredState, DeviceOptions, decode_desired
 
 log = logging.getLogger("agent")
@@ -52,6 +55,8 @@ SOURCE_RETRY_SECONDS = 10.0
 LAG_PERIOD_SECONDS = 0.1
 GARBAGE_SECONDS = 86400.0
 CLOCK_SECONDS = 60.0
+STUCK_SECONDS = 120.0
+"""A reporting window that closes later than this is stuck: the watchdog is told no more."""
 
 
 class Agent:
@@ -67,8 +72,14 @@ class Agent:
         self._state_due = asyncio.Event()
         self._outbox = Spool(config.outbox_db, identity.boot_id, config.outbox, self._state_due.set)
         self._broken_told = 0
+        self._windows_closed = time.monotonic()
         self._reporter = Reporter(identity, self._outbox, self._clock, lambda: self._link.wake())
         self._pool = ForkserverPool(PoolOptions(num_threads=config.num_threads))
+        self._captures = CaptureStore(
+            config.state_dir / "captures.sqlite", config.capture_max_bytes
+        )
+        self._maintenance = [parse_window(one) for one in config.maintenance]
+        self._recorders: dict[str, Recorder] = {}
         self._managers: dict[str, ModelManager] = {}
         self._pipelines: dict[str, WorkerPipeline] = {}
         self._actions: list[Action] = []
@@ -82,7 +93,12 @@ class Agent:
             config.device,
             self._clock,
             self._reporter,
-            {LogTail: self._tell_logs, SupportBundle: self._tell_everything},
+            {
+                LogTail: self._tell_logs,
+                SupportBundle: self._tell_everything,
+                CaptureRange: self._send_captures,
+                Replay: self._replay,
+            },
         )
         self._link = Link(
             config.site,
@@ -151,8 +167,11 @@ class Agent:
             self._reporter,
             self._facts,
             self._state_due.set,
+            maintenance=self._maintenance,
         )
         pipeline.on_incident = manager.on_incident
+        recorder = Recorder(self._captures, self._clock, self._may_capture)
+        pipeline.recorder = self._recorders[binding.name] = recorder
         self._pipelines[binding.name] = pipeline
         self._managers[binding.name] = manager
         for fault in getattr(source, "faults", []):
@@ -258,6 +277,7 @@ class Agent:
                 "dropped": self._outbox.dropped(),
                 "trouble": self._outbox.trouble,
             },
+            "captures": {"kept": self._captures.count(), "lost": dict(self._captures.lost)},
             "clock": {"now_ms": self._clock.now_ms(), "synced": self._clock.synced},
             "link": {"connected": self._link.connected, "connects": self._link.connects},
             "desired_sequence": self._store.desired()[0],
@@ -265,6 +285,19 @@ class Agent:
         return await make_bundle(
             self._config.path, self._config.state_dir, live, self._logs.lines()
         )
+
+    def _may_capture(self) -> bool:
+        return self._config.capture_enabled and self._options.capture is not False
+
+    async def _send_captures(self, order: Order) -> str:
+        assert isinstance(order, CaptureRange)
+        return send_range(order, self._captures, self._reporter)
+
+    async def _replay(self, order: Order) -> str:
+        assert isinstance(order, Replay)
+        manager = self._managers.get(order.model)
+        slots = manager.slots if manager is not None else None
+        return await replay(order, self._captures, slots, self._config.files_dir, self._pool)
 
     def _apply(self, desired: DesiredState) -> None:
         self._options = desired.options
@@ -304,7 +337,11 @@ class Agent:
 
     async def _close_windows(self) -> None:
         for name, manager in self._managers.items():
-            await manager.observe(await self._pipelines[name].take_reports())
+            reports = await self._pipelines[name].take_reports()
+            for report in reports:
+                self._recorders[name].note(report)
+            await manager.observe(reports)
+        self._windows_closed = time.monotonic()
 
     async def _report_health(self) -> None:
         cleaned = time.monotonic()
@@ -386,7 +423,12 @@ class Agent:
         period = watchdog_seconds()
         while period:
             await asyncio.sleep(period)
-            notify("WATCHDOG=1")
+            late = time.monotonic() - self._windows_closed
+            allowed = (self._options.window_seconds or self._config.window_seconds) + STUCK_SECONDS
+            if late < allowed:
+                notify("WATCHDOG=1")
+            else:  # systemd starts us again, with a fresh forkserver
+                log.error("windows stuck seconds=%.0f", late)
 
     async def _leave(self) -> None:
         """Close the windows into the outbox, say goodbye, end the workers."""
@@ -398,6 +440,7 @@ class Agent:
         await self._link.close(self._reporter.last_will())
         await self._pool.stop()
         self._outbox.close()
+        self._captures.close()
         self._store.close()
 
 

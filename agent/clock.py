@@ -28,6 +28,8 @@ from msgspec import Struct
 
 JUMP_MS = 2_000
 """The wall clock and the monotonic one differing by more between two looks is a jump."""
+SLACK_MS = 20
+"""Below this the two clocks are the same, so that windows side by side stay side by side."""
 TIMESYNCD_FILE = Path("/run/systemd/timesync/synchronized")
 PROBE_SECONDS = 5.0
 
@@ -55,6 +57,7 @@ class Clock:
         self._floor_ms = known.wall_ms if known is not None else now
         self._steady_ms = known.steady_ms if known is not None else now
         self._seen = (now, self._started)
+        self._offset_ms = 0
         self.synced = False
         """Whether the wall clock is disciplined, as of the last look; then it is believed."""
 
@@ -73,7 +76,10 @@ class Clock:
 
     def to_wall_ms(self, steady_ms: int) -> int:
         """When a steady moment was, by the wall clock as it is now."""
-        return max(steady_ms + self.now_ms() - self.steady_ms(), 0)
+        offset = self.now_ms() - self.steady_ms()
+        if abs(offset - self._offset_ms) > SLACK_MS:
+            self._offset_ms = offset
+        return max(steady_ms + self._offset_ms, 0)
 
     def take_jump_ms(self) -> int:
         """How far the wall clock was moved since the last call; 0 for less than `JUMP_MS`."""

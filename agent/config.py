@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from agent.actions import find_action_problems
+from agent.maintenance import parse_window
 from agent.sources import find_source_problems
 from shoal.errors import InvalidInputError
 from shoal.ids import DeviceId, SiteId, is_name
@@ -77,6 +78,10 @@ class AgentConfig:
     num_threads: int
     outbox: OutboxLimits
     models: list[ModelBinding]
+    capture_enabled: bool = True
+    capture_max_bytes: int = 64 * 2**20
+    maintenance: tuple[str, ...] = ()
+    """When candidates may be activated: `HH:MM-HH:MM` in UTC, with days before it or without."""
     path: Path = Path()
     """The file that this came from."""
     sensors: list[Sensor] = field(default_factory=list)
@@ -152,6 +157,9 @@ def _build(reader: _Reader, path: Path) -> AgentConfig:
             class_age_seconds=reader.by_class("max_age_seconds", 60.0, 1e9, float),
         ),
         models=reader.models(),
+        capture_enabled=reader.flag("capture.enabled", True),
+        capture_max_bytes=int(reader.number("capture.max_bytes", 64 * 2**20, 65536, 2**40)),
+        maintenance=reader.windows("maintenance.windows"),
         path=path,
         sensors=reader.sensors("device.sensors"),
     )
@@ -193,6 +201,26 @@ class _Reader:
             self._problems.append(f"{key}: {value} is not between {low:g} and {high:g}")
             return default  # TOML knows nan and inf, which the caller could not make an int of
         return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self._take(key, default)
+        if not isinstance(value, bool):
+            self._problems.append(f"{key}: expected true or false, got {value!r}")
+            return default
+        return value
+
+    def windows(self, key: str) -> tuple[str, ...]:
+        """Maintenance windows; those that cannot be read are mistakes."""
+        value = self._take(key, [])
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            self._problems.append(f"{key}: expected a list of texts, got {value!r}")
+            return ()
+        for one in value:
+            try:
+                parse_window(one)
+            except InvalidInputError as error:
+                self._problems.append(f"{key}: {error.sentence}")
+        return tuple(value)
 
     def by_class(
         self, key: str, low: float, high: float, kind: Callable[[float], _Number]

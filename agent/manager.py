@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from agent import slots as rules
@@ -17,6 +18,7 @@ from agent.crashes import CrashCounter
 from agent.crashloop import CrashLimits, backoff_seconds
 from agent.judge import Judgement, Verdict
 from agent.loading import ReleaseLoader
+from agent.maintenance import Window, seconds_until_open
 from agent.memory import has_room_to_spare
 from agent.pipeline import WorkerPipeline
 from agent.ports import WindowReport, WorkerIncident
@@ -33,6 +35,8 @@ from shoal.protocol.desired import Assignment
 from shoal.protocol.messages import ModelState
 
 STORE_RETRY_SECONDS = 15.0
+MAINTENANCE_LOOK_SECONDS = 60.0
+"""So often at least: the clock may be set meanwhile."""
 
 
 class ModelManager:
@@ -49,8 +53,10 @@ class ModelManager:
         facts: dict[str, str | int | float | bool],
         on_change: Callable[[], None],
         crash_limits: CrashLimits | None = None,
+        maintenance: Sequence[Window] = (),
     ) -> None:
         self._model = model
+        self._maintenance = maintenance
         self._store = store
         self._pipeline = pipeline
         self._reporter = reporter
@@ -208,6 +214,8 @@ class ModelManager:
 
     async def _take(self, assignment: Assignment, ref: ReleaseRef) -> None:
         """Verify a release that is on the disk, then switch to it."""
+        if not await self._wait_for_maintenance(assignment, ref):
+            return  # something newer is assigned
         held = await self._held(ref)
         worker = await self._preparation.verify(ref, held)
         active = self._running.release if self._running is not None else None
@@ -222,6 +230,22 @@ class ModelManager:
         finally:
             if not kept and worker not in (self._running, self._warm):
                 await worker.close()
+
+    async def _wait_for_maintenance(self, assignment: Assignment, ref: ReleaseRef) -> bool:
+        """Wait until a candidate may be activated; False when news came. A way back never waits."""
+        if self.slots.active is None or not rules.needs_probation(self.slots, assignment):
+            return True
+        told = False
+        while wait := seconds_until_open(self._maintenance, datetime.now(UTC)):
+            if not told:
+                words = f"{self._model} {ref.version} waits {wait / 60:.0f} min for maintenance"
+                self.tell("staged", "waits-for-maintenance", words)
+                told = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(wait, MAINTENANCE_LOOK_SECONDS)):
+                    await self._news.wait()
+                return False
+        return True
 
     async def _held(self, ref: ReleaseRef) -> Worker | None:
         """The worker that holds a release already; another warm one makes room."""

@@ -7,6 +7,7 @@ failure at any step is a `ShoalError` whose code and sentence the manager refuse
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -102,6 +103,8 @@ class Preparation:
         self._diary.tell("shadowing", "shadowing", "")
         worker.on_incident = self._diary.on_incident
         run = ShadowRun(worker, limits, len(manifest.contract.features))
+        if self._pipeline.recorder is not None:
+            run.on_difference = partial(self._pipeline.recorder.disagreed, active)
         self._pipeline.beside = run.offer
         comparing = asyncio.create_task(run.run(), name=f"shadow-{manifest.model}")
         waking = asyncio.create_task(news.wait())

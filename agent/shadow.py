@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import time
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -155,6 +156,10 @@ class ShadowRun:
             asyncio.Queue(MAX_WAITING)
         )
         self.agreement = Agreement()
+        self.on_difference: Callable[[InferRequest, InferAnswer, list[str], list[int]], None] = (
+            lambda request, answer, labels, indices: None
+        )
+        """Told of the windows that got another label, with the active release's answer."""
 
     def offer(
         self, request: InferRequest, answer: InferAnswer, labels: list[str], latency_us: float
@@ -197,3 +202,9 @@ class ShadowRun:
             (mine, self._candidate.labels, mine_us),
             (theirs, their_labels, their_us),
         )
+        if len(mine.labels) == len(theirs.labels):
+            words = self._candidate.labels
+            pairs = enumerate(zip(mine.labels, theirs.labels, strict=True))
+            other = [index for index, (a, b) in pairs if words[a] != their_labels[b]]
+            if other:
+                self.on_difference(request, theirs, their_labels, other)

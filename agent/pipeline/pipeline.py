@@ -13,18 +13,50 @@ import array
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Protocol
 
 from agent.pipeline import accounting, windowing
 from agent.pipeline.accounting import Account
 from agent.pipeline.buffer import Buffer, Policy
-from agent.ports import Action, Answers, Samples, Source, WindowReport, WorkerIncident
+from agent.ports import (
+    Action,
+    Answers,
+    Samples,
+    Source,
+    StagedRelease,
+    WindowReport,
+    WorkerIncident,
+)
 from agent.workers import frames
 from agent.workers.frames import InferAnswer, InferRequest
 from agent.workers.pool import BatchFailedError, Worker
 
 MAX_BATCH_ROWS = 64
 BUFFER_ROWS = 1024
+
+
+class Watcher(Protocol):
+    """What a recorder of captures looks like from here."""
+
+    def wants(self, release: StagedRelease) -> bool: ...
+    def see(
+        self,
+        release: StagedRelease,
+        answer: InferAnswer,
+        labels: list[str],
+        rows: bytes,
+        times_ms: list[int],
+        carried: int,
+    ) -> None: ...
+    def disagreed(
+        self,
+        release: StagedRelease,
+        request: InferRequest,
+        answer: InferAnswer,
+        labels: list[str],
+        indices: Iterable[int],
+    ) -> None: ...
 
 
 class WorkerPipeline:
@@ -48,6 +80,8 @@ class WorkerPipeline:
         self._buffer = Buffer(buffer_rows, overload or ("newest" if source.live else "wait"))
         self.beside: Callable[[InferRequest, InferAnswer, list[str], float], None] | None = None
         """Gets each answered batch too, with the words of its labels and the µs it took."""
+        self.recorder: Watcher | None = None
+        """Sees every answered batch with its rows, and keeps what is worth it."""
         self._lock = asyncio.Lock()
         self._ready = asyncio.Event()
         self._worker: Worker | None = None
@@ -155,6 +189,10 @@ class WorkerPipeline:
         kept, times = _usable(samples, answer)
         self._settle(answer, rows, latency_us)
         self._act(worker, answer, times, carried)
+        recorder = self.recorder
+        if recorder is not None and answer.windows and recorder.wants(worker.release):
+            seen = self._carried + kept
+            recorder.see(worker.release, answer, worker.labels, seen, times, carried)
         if contract.window_rows > 1:
             rows_seen = carried + len(times)
             skip = windowing.carry_from(rows_seen, contract.window_rows, contract.stride_rows)

@@ -223,6 +223,40 @@ class Shadow(Struct, kw_only=True, frozen=True):
     """Mean absolute difference of an output above which it is refused; None: not judged."""
 
 
+class CapturePolicy(Struct, kw_only=True, frozen=True):
+    """Which windows a device keeps for a person to look at, and how many. By default none.
+
+    They stay on the device until a command asks for them; `redact` never gets there.
+    """
+
+    low_margin: Annotated[float, Meta(ge=0)] | None = None
+    """Answers closer than this to the other label: to a threshold, or 2 c - 1 of a best score c."""
+    out_of_range: bool = False
+    """Answers outside an output's range, or not finite."""
+    disagreement: bool = False
+    """Windows that a candidate in its shadow run labels otherwise."""
+    drift: Annotated[float, Meta(gt=0)] | None = None
+    """One window a second while a feature's noise-corrected PSI against the baseline is above."""
+    one_in: Annotated[int, Meta(ge=0, le=2**40)] = 0
+    """The first of every so many windows; 0: none."""
+    per_day: Annotated[int, Meta(ge=1, le=100_000)] = 200
+    max_bytes_per_day: Annotated[int, Meta(ge=1024, le=2**32)] = 4 * 2**20
+    keep_days: Annotated[float, Meta(gt=0, le=3650)] = 30.0
+    redact: list[Field] = []
+    """Features that are never stored."""
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is captured."""
+        limits = (self.low_margin, self.drift)
+        return (
+            self.out_of_range
+            or self.disagreement
+            or self.one_in > 0
+            or any(limit is not None for limit in limits)
+        )
+
+
 class Gates(Struct, kw_only=True, frozen=True):
     """Limits a rollout's gates take from the author unless the operator sets others."""
 
@@ -275,6 +309,7 @@ class Manifest(Struct, kw_only=True, frozen=True):
     probation: Probation = Probation()
     shadow: Shadow = Shadow()
     gates: Gates = Gates()
+    capture: CapturePolicy = CapturePolicy()
     deadline_ms: float = 0.0
     """Longest a micro-batch may take; 0: the agent decides from golden latency."""
     card: ModelCard = ModelCard()
@@ -341,6 +376,12 @@ def find_problems(manifest: Manifest) -> list[str]:
             problems.append(f"contract.preprocess[{index}].std: must be above 0")
     if manifest.contract.stride_rows > manifest.contract.window_rows:
         problems.append("contract.stride_rows: above window_rows, so rows would go unseen")
+    known = {feature.name for feature in manifest.contract.features}
+    problems += [
+        f"capture.redact: no feature {name!r}"
+        for name in manifest.capture.redact
+        if name not in known
+    ]
     fields = {output.name for output in manifest.contract.outputs}
     for index, post in enumerate(manifest.contract.postprocess):
         if isinstance(post, Threshold) and post.field not in fields:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import json
 
+import msgspec
 import pytest
 
 from shoal.client import ApiError
+from shoal.package import make_package
+from shoal.protocol.manifest import CapturePolicy
 
 SECRET = "hunter2-hunter2"
 
@@ -21,7 +24,18 @@ def device(player, make_echo_package, write_numbers):
     hook = {"kind": "webhook", "url": f"http://127.0.0.1:9/hook?token={SECRET}"}
     one.enrol({"asked-model": {"source": source, "actions": [log, hook]}})
     one.start()
-    one.run(make_echo_package("asked-model", one.fleet.signer))
+    package = make_echo_package("asked-model", one.fleet.signer)
+    policy = CapturePolicy(one_in=10, per_day=50, redact=["half"])
+    manifest = msgspec.structs.replace(package.manifest, capture=policy)
+    contract = msgspec.structs.replace(
+        manifest.contract,
+        features=[
+            manifest.contract.features[0],
+            msgspec.structs.replace(manifest.contract.features[1], missing="fill", fill=-1.0),
+        ],
+    )
+    manifest = msgspec.structs.replace(manifest, contract=contract)
+    one.run(make_package(manifest, package.files, one.fleet.signer))
     return one
 
 
@@ -53,7 +67,7 @@ def test_a_device_is_asked_and_answers(device):
     assert "[device]" in document["configuration"]
     with pytest.raises(ApiError) as caught:
         _ask(device, {"kind": "replay", "model": "asked-model", "capture": "none"})
-    assert caught.value.code == "unknown-command"
+    assert caught.value.code == "no-capture"
     listed = client.commands(device.device)
     assert [one["state"] for one in listed] == ["refused", "answered", "answered"]
     assert all("text" not in one for one in listed)
@@ -64,13 +78,35 @@ def test_a_device_is_asked_and_answers(device):
     assert len([one for one in audit if one["subject"] == device.device]) == 3
 
 
+def test_captured_samples_are_pulled_and_run_again(device):
+    client = device.fleet.client
+
+    def pulled():
+        _ask(device, {"kind": "capture-range", "model": "asked-model", "limit": 5})
+        return client.captures(device.device, model="asked-model")
+
+    captures = device.wait(pulled, "sends what it captured")
+    newest = captures[0]
+    number = newest["outputs"]["number"]
+    assert (newest["reason"], newest["redacted"]) == ("one-in", ["half"])
+    assert newest["rows"] == [[number, None]]
+    assert newest["outputs"]["half"] == number / 2
+    answer = _ask(device, {"kind": "replay", "model": "asked-model", "capture": newest["capture"]})[
+        "document"
+    ]
+    assert answer["captured"]["outputs"] == [number, number / 2]
+    assert set(answer["slots"]) == {"active"}
+    assert answer["slots"]["active"]["outputs"] == {"number": number, "half": -1.0}  # filled
+    client.set_options(device.device, {"capture": False})
+
+
 def test_options_from_afar_take_effect_and_are_given_back(device):
     client = device.fleet.client
     options = client.set_options(device.device, {"window_seconds": 0.5, "log_level": "debug"})
     assert options == {
         "window_seconds": 0.5,
         "health_seconds": None,
-        "capture": None,
+        "capture": options["capture"],
         "log_level": "debug",
     }
 
