@@ -8,6 +8,7 @@ limit on PSI alarms in nearly every window of seasonal data).
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,9 +163,11 @@ def _std(live: FieldStatistics) -> float:
     return math.sqrt(max(live.m2, 0.0) / (live.count - 1)) if live.count > 1 else 0.0
 
 
-def _finite(value: float) -> float | None:
+def _finite(value: float) -> float:
     """What a device counted may overflow when it is merged; JSON has no word for that."""
-    return value if math.isfinite(value) else None
+    if math.isnan(value):
+        return 0.0
+    return min(max(value, -sys.float_info.max), sys.float_info.max)
 
 
 def _release(connection: Connection, model: str, sequence: int) -> tuple[str, dict[str, str]]:

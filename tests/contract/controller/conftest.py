@@ -27,15 +27,13 @@ WAIT_SECONDS = 40.0
 # The process dies by SIGKILL as soon as it calls what the first argument names.
 DYING = """
 import os, sys
-import paho.mqtt.client as mqtt
 import controller.ingest.__main__ as ingest
 def die(*_, **__):
     os.kill(os.getpid(), 9)
 where = sys.argv.pop(1)
-if where == "before the commit":
-    ingest.write_batch = die
-else:
-    mqtt.Client.ack = die
+name = "write_batch" if where == "before the commit" else "_acknowledge"
+assert hasattr(ingest, name), name
+setattr(ingest, name, die)
 ingest.main()
 """
 
