@@ -7,12 +7,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from shoal.compatibility import Facts, Gap, compare, explain_variants
+from shoal.compatibility import Facts, Gap, explain_variants
 from shoal.errors import InvalidInputError
 from shoal.package import Package, read_package
-from shoal.protocol.manifest import Requires, Variant
+from shoal.protocol.manifest import Variant
 from shoal.tflite.reader import read_model
-from shoal.tflite.requirements import complete_requires
+from shoal.tflite.requirements import file_gaps
 
 
 def explain_package(path: Path, facts: Facts) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _file_gaps(package: Package, variant: Variant, facts: Facts) -> list[Gap]:
         model = read_model(package.files[variant.file], variant.file)
     except InvalidInputError as error:
         return [Gap("file", "a sound TFLite file", error.sentence, "convert the model again")]
-    return compare(complete_requires(Requires(), model), facts)
+    return file_gaps(model, facts)
 
 
 def _gap(gap: Gap) -> dict[str, str]:

@@ -96,8 +96,8 @@ class DenseNetwork:
     def __init__(self, file: DenseFile) -> None:
         self._layers = [
             (
-                np.asarray(layer.weights, np.float32).T.copy(),
-                np.asarray(layer.bias, np.float32),
+                _array(layer.weights).T.copy(),
+                _array(layer.bias),
                 _ACTIVATIONS[layer.activation],
             )
             for layer in file.layers
@@ -114,6 +114,12 @@ class DenseNetwork:
         for weights, bias, activate in self._layers:
             values = activate(values @ weights + bias)
         return values
+
+
+def _array(values: object) -> Floats:
+    with np.errstate(over="ignore"):  # the caller looks for infinities
+        found: Floats = np.asarray(values, np.float32)
+    return found
 
 
 def _sigmoid(values: Floats) -> Floats:

@@ -14,7 +14,7 @@ from agent.installed import find_tflite_library
 from agent.runtimes.base import Engine, Floats, RuntimeLoadError
 from agent.runtimes.operators import HIGHEST_PROBED, probe_file, probe_operators
 from agent.runtimes.tensors import TensorCodec, check_batch
-from agent.runtimes.tflite_c import NAME, Interpreter, Library
+from agent.tflite_c import NAME, Interpreter, Library
 from shoal.dense import DenseNetwork, decode_dense
 from shoal.errors import InvalidInputError
 

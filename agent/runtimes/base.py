@@ -12,15 +12,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.errors import ShoalError
+from agent.runtime_error import RuntimeLoadError
 
 Floats = NDArray[np.float32]
 
-
-class RuntimeLoadError(ShoalError):
-    """A model that the runtime does not take, or takes for something else than declared."""
-
-    code = "load-failed"
+__all__ = ["Adapter", "Engine", "Floats", "RuntimeLoadError"]
 
 
 class Engine(Protocol):

@@ -25,7 +25,7 @@ from agent.updater.wire import (
     VerifyRequest,
     decode_request,
 )
-from shoal.compatibility import Facts, Gap, choose_variant, compare
+from shoal.compatibility import Facts, Gap, choose_variant
 from shoal.errors import ShoalError, UntrustedError
 from shoal.package import check_statement
 from shoal.protocol.commands import check_command, decode_command
@@ -40,13 +40,12 @@ from shoal.protocol.envelope import (
 from shoal.protocol.manifest import (
     MAX_MANIFEST_BYTES,
     Manifest,
-    Requires,
     Variant,
     decode_manifest,
 )
 from shoal.signing import KeyVerifier
 from shoal.tflite.reader import read_model
-from shoal.tflite.requirements import complete_requires
+from shoal.tflite.requirements import file_gaps
 
 RETRYABLE = {"download-failed", "download-slow", "disk-full"}
 
@@ -120,8 +119,7 @@ def _check_model(manifest: Manifest, variant: Variant, folder: Path, facts: Fact
         return
     path = folder / manifest.file(variant.file).sha256
     model = read_model(path.read_bytes(), f"{manifest.model} {manifest.version} {variant.file}")
-    gaps = compare(complete_requires(Requires(), model), facts)
-    if gaps:
+    if gaps := file_gaps(model, facts):
         raise _incompatible(manifest, f"variant {variant.name} does not fit this device", gaps)
 
 

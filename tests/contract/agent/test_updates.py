@@ -25,7 +25,7 @@ async def test_an_update_goes_through_every_stage_while_the_old_release_answers(
     save = device.store.save_slots
     device.store.save_slots = lambda slots: (seen.append(slots.candidate.stage.value), save(slots))
     await _commit(device, assign(two))
-    await device.until(lambda: device.execution("2.0.0")[-1] == "succeeded")
+    await device.until(lambda: device.execution("2.0.0")[-1:] == ["succeeded"])
     assert seen == [
         "assigned",
         "downloading",
@@ -66,7 +66,7 @@ async def test_a_candidate_that_disagrees_beside_the_active_release_is_refused_w
     await device.start(assign(one))
     await device.until(lambda: device.versions[0] == "1.0.0")
     device.manager.assign(assign(wild))
-    await device.until(lambda: device.execution("2.0.0")[-1] == "rejected")
+    await device.until(lambda: device.execution("2.0.0")[-1:] == ["rejected"])
     refused = device.events("execution")[-1]
     assert (refused.code, refused.data["state"]) == ("shadow-disagreement", "rejected")
     assert refused.data["mean_difference"] > 100
@@ -99,7 +99,7 @@ async def test_answers_that_are_not_finite_roll_back_in_probation(device, reposi
     await device.until_stage("rolled_back")
     assert device.slots.candidate.code == "output-non-finite"
     assert device.versions == ("1.0.0", None)
-    await device.until(lambda: device.execution("2.0.0")[-1] == "rolled_back")
+    await device.until(lambda: device.execution("2.0.0")[-1:] == ["rolled_back"])
     await device.stop()
     assert set(device.lost) == {"non-finite-output"}
 
@@ -142,3 +142,21 @@ async def test_the_active_release_assigned_anew_is_confirmed_without_a_swap(
     await device.until(lambda: device.slots.candidate.assignment.attempt == 1)
     await device.until_stage("committed")
     assert device.manager.running.pid == pid
+
+
+async def test_a_release_that_needs_more_than_the_device_has_is_refused_before_it_is_staged(
+    device, repository, assign
+):
+    """The manifest asks for nothing; its file needs 2 MB of memory, by the device's own reading."""
+    one, large = repository.publish(1), repository.publish(2)
+    await device.start(assign(one))
+    await device.until(lambda: device.versions[0] == "1.0.0")
+    device.manager._facts = {"runtimes": "tflite", "memory_mb": 1}
+    device.manager.assign(assign(large))
+    await device.until(lambda: device.execution("2.0.0")[-1:] == ["rejected"])
+    refused = device.events("execution")[-1]
+    assert refused.code == "incompatible"
+    assert "memory_mb: needs 2, has 1 (use a smaller variant" in refused.sentence
+    await device.stop()
+    assert device.answering == "1.0.0"
+    assert device.lost == {}

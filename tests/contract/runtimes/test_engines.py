@@ -12,7 +12,7 @@ from agent.installed import find_tflite_library, runtime_entry_points
 from agent.runtimes import adapters_of, load_engine
 from agent.runtimes.base import RuntimeLoadError
 from agent.runtimes.guard import Guard
-from agent.runtimes.tflite_c import Interpreter, Library
+from agent.tflite_c import Interpreter, Library
 from shoal.tflite.operators import known_operators
 from shoal.tflite.writer import write_float32, write_int8
 

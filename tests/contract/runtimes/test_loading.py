@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from agent.ports import LoadRefusedError
+from agent.runtimes import adapters_of
 from agent.workers.frames import InferRequest
 from shoal.modeling.autoencoder import train_autoencoder
 from shoal.modeling.build import autoencoder_draft, build_package
@@ -52,6 +53,27 @@ async def test_a_loaded_network_answers_like_numpy(pool, stage, network, kind):
     assert worker.facts.runtime in {"ai-edge-litert", "tflite-runtime"}
     assert worker.facts.version[0].isdigit()
     assert worker.facts.kernels in {"xnnpack", "reference"}
+
+
+KINDS = [kind for kind in ("onnx", "numpy") if any(one.available() for one in adapters_of(kind))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_other_kinds_of_files_answer_like_numpy(pool, stage, network, write, kind):
+    layers = network((3, 5, 2))
+    rows = np.random.default_rng(1).normal(0, 1, (50, 3)).astype(np.float32)
+    worker = await pool.load(stage(write(kind, layers), runtime=kind))
+    answer = await _infer(worker, rows)
+    found = np.frombuffer(answer.values, "<f4").reshape(50, 2)
+    assert np.abs(found - forward(layers, rows)[-1]).max() <= 1e-5
+    name = {"onnx": "onnxruntime", "numpy": "numpy"}[kind]
+    assert (worker.facts.runtime, worker.facts.kernels) == (name, name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("data", [b"", b"\0" * 99, b'{"format": "shoal-dense"}', b"\x08\x08:\xff"])
+async def test_other_kinds_of_files_are_refused_when_damaged(pool, stage, kind, data):
+    assert await _refused(pool, stage(data, runtime=kind)) == "load-failed"
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,9 @@ from typer.testing import CliRunner
 from shoal.cli.app import app
 from shoal.cli.description import load_description
 from shoal.cli.variants import TfliteModel, answers, find_runtime
+from shoal.dense import encode_dense
 from shoal.errors import InvalidInputError, UntrustedError
+from shoal.modeling.onnx import write_onnx
 from shoal.package import make_package, read_package, verify_package, write_package
 from shoal.signing import FileSigner, KeyVerifier, key_id
 from shoal.tflite.writer import Dense, write_float32
@@ -437,6 +439,24 @@ def test_a_mistake_in_a_description_is_named(
     (tmp_path / "cut.tflite").write_bytes((tmp_path / "sums.tflite").read_bytes()[:200])
     assert words in refused(*package_it(DESCRIPTION.replace(old, new)))
     assert not (tmp_path / "sums.shoal").exists()
+
+
+def test_variants_of_other_runtimes_are_packaged_and_tried_out(
+    tmp_path: Path, package_it: Callable[[str], list[object]]
+) -> None:
+    weights, bias = np.array([[1, 1], [1, -1]], np.float32), np.zeros(2, np.float32)
+    (tmp_path / "sums.json").write_bytes(encode_dense([(weights, bias, "linear")]))
+    (tmp_path / "sums.onnx").write_bytes(write_onnx([Dense(weights, bias)]))
+    more = '\n[[variants]]\nfile = "sums.json"\nname = "plain"\n'
+    more += '\n[[variants]]\nfile = "sums.onnx"\nname = "onnx"\n'
+    done(*package_it(DESCRIPTION + more))
+    variants = {one.name: one for one in read_package(tmp_path / "sums.shoal").manifest.variants}
+    assert (variants["plain"].runtime, variants["onnx"].runtime) == ("numpy", "onnx")
+    assert variants["sums"].requires.operators == {"FULLY_CONNECTED": 1}
+    (tmp_path / "sums.json").write_bytes(encode_dense([(weights, bias + 3, "linear")]))
+    assert "variant plain: golden sample" in refused(*package_it(DESCRIPTION + more))
+    (tmp_path / "sums.json").write_bytes(b"{}")
+    assert "variant plain: dense network" in refused(*package_it(DESCRIPTION + more))
 
 
 def test_a_missing_description_is_named(tmp_path: Path, key: Path) -> None:

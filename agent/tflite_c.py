@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from agent.runtimes.base import RuntimeLoadError
+from agent.runtime_error import RuntimeLoadError
 
 NAME = "tflite-c"
 TYPES = {1: "float32", 2: "int32", 3: "uint8", 4: "int64", 7: "int16", 9: "int8"}
