@@ -45,14 +45,11 @@ def main() -> None:
 
 
 def last_wave(page: Page, fleet: LocalFleet, target: Path) -> None:
-    """The fleet while most of it changes to the good release, light and dark."""
+    """The fleet while most of it changes to the good release."""
     page.goto(fleet.url)
     page.locator(f"#rollouts {LAST_WAVE}").wait_for()
     page.locator("#counters .is-updating strong:not(:text-is('0'))").wait_for()
     shoot(page, target / "fleet.png")
-    page.emulate_media(color_scheme="dark")
-    shoot(page, target / "fleet-dark.png")
-    page.emulate_media(color_scheme="light")
 
 
 def bad_release(page: Page, fleet: LocalFleet, target: Path) -> None:
