@@ -54,7 +54,8 @@ class ExternalBroker:
         """Nothing to stop."""
 
     async def watch(self) -> None:
-        """Nothing to watch: its clients reconnect by themselves."""
+        """Nothing to watch: its clients reconnect by themselves. Like any other it never ends."""
+        await asyncio.Event().wait()
 
     async def set_accounts(
         self, devices: Mapping[str, str], controllers: Mapping[str, str]

@@ -11,7 +11,9 @@ from local_fleet.ports import HOST
 
 from benchmarks.figure import Figure, Options, ratio_figure
 from benchmarks.ingest_rig import SCRIPTS, Rig, ingest_rig, run_load
+from benchmarks.large_fleet import cost_growth, cpu_100k, rss_100k
 from benchmarks.telemetry_load import TelemetryLoad
+from benchmarks.visible import visible_p99
 from controller.broker import INGEST_ACCOUNT
 
 CLIENTS = 200
@@ -71,4 +73,10 @@ def _received_per_second(rig: Rig, plan: Path, count: int) -> float:
             subscriber.kill()
 
 
-MEASUREMENTS = {"ingest_ratio": ingest_ratio}
+MEASUREMENTS = {
+    "ingest_ratio": ingest_ratio,
+    "visible_p99": visible_p99,
+    "cpu_100k": cpu_100k,
+    "rss_100k": rss_100k,
+    "cost_growth": cost_growth,
+}

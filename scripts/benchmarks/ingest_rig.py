@@ -114,7 +114,7 @@ async def ingest_rig(device_count: int, broker: str = "auto") -> AsyncIterator[R
         controller = Controller.choose(folder / "controller", "external", None)
         await asyncio.to_thread(controller.init, FileSigner.generate().public_key)
         services = build_services(load_settings(controller.config))
-        passwords = _enrol(services, device_count)
+        passwords = enrol_simulated(services, device_count)
         server = EmbeddedBroker(choose_kind(broker), folder / "broker", HOST)
         await server.set_accounts(
             passwords, {INGEST_ACCOUNT: services.account_password(INGEST_ACCOUNT)}
@@ -127,7 +127,8 @@ async def ingest_rig(device_count: int, broker: str = "auto") -> AsyncIterator[R
             services.engine.dispose()
 
 
-def _enrol(services: Services, count: int) -> dict[str, str]:
+def enrol_simulated(services: Services, count: int) -> dict[str, str]:
+    """Put devices into the database; return their passwords at the broker."""
     now_ms = services.now_ms()
     rows: list[dict[str, Any]] = [
         {

@@ -38,7 +38,7 @@ async def send_load(plan: dict[str, Any]) -> dict[str, Any]:
     """Connect all, then send all at once; return times and the number acknowledged."""
     packets = [_publish_packets(client["messages"]) for client in plan["clients"]]
     async with asyncio.timeout(CONNECT_SECONDS):
-        links = [await _connect(plan, client) for client in plan["clients"]]
+        links = [await connect(plan, client) for client in plan["clients"]]
     started = time.time()
     async with asyncio.timeout(LOAD_SECONDS):
         await asyncio.gather(
@@ -55,9 +55,10 @@ async def send_load(plan: dict[str, Any]) -> dict[str, Any]:
     return {"started": started, "ended": ended, "acknowledged": sum(map(len, packets))}
 
 
-async def _connect(
+async def connect(
     plan: dict[str, Any], client: dict[str, Any]
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Log in as `client` at the plan's broker."""
     reader, writer = await asyncio.open_connection(plan["host"], plan["port"])
     body = _text("MQTT") + b"\x04" + b"\xc2" + struct.pack(">H", 600)
     body += _text(client["id"]) + _text(client["username"]) + _text(client["password"])
@@ -89,11 +90,16 @@ async def _send(
 
 
 def _publish_packets(messages: list[list[str]]) -> list[bytes]:
-    packets = []
-    for index, (topic, payload) in enumerate(messages):
-        body = _text(topic) + struct.pack(">H", index % 65_535 + 1) + payload.encode()
-        packets.append(b"\x32" + _length(len(body)) + body)
-    return packets
+    return [
+        publish_packet(topic, payload, index % 65_535 + 1)
+        for index, (topic, payload) in enumerate(messages)
+    ]
+
+
+def publish_packet(topic: str, payload: str, mid: int) -> bytes:
+    """A PUBLISH of QoS 1."""
+    body = _text(topic) + struct.pack(">H", mid) + payload.encode()
+    return b"\x32" + _length(len(body)) + body
 
 
 def _text(value: str) -> bytes:

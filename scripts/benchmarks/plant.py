@@ -9,20 +9,20 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.actions import PredictionBatcher
+from agent.actions.batcher import PredictionBatcher
+from agent.clock import Clock
 from agent.config import OutboxLimits
-from agent.outbox import Outbox
 from agent.pipeline import WorkerPipeline
 from agent.ports import Action, Answers, Samples, StagedRelease, WindowReport
 from agent.prepare import prepare_state
 from agent.reporter import Identity, Reporter
 from agent.sources.tensor_file import TensorFileSource
-from agent.state_files import open_database
+from agent.spool import Spool
 from agent.workers.frames import InferAnswer, InferRequest
 from agent.workers.pool import ForkserverPool, PoolOptions, Worker
 from benchmarks.models import stage, write_rows
@@ -59,6 +59,9 @@ class Probe:
     def flush(self) -> None:
         """Nothing is held back."""
 
+    def close(self) -> None:
+        """Nothing follows."""
+
     async def answered(self, rows: int) -> None:
         """Wait until so many rows are answered."""
         async with asyncio.timeout(ANSWER_SECONDS):
@@ -85,11 +88,16 @@ class StampedSource:
         self._source, self._probe = source, probe
         self.select = source.select
         self.take_dropped = source.take_dropped
+        self.live = source.live
         self.sent = 0
+        self.ended = False
+        """Set to end it before the next batch."""
 
-    async def batches(self) -> AsyncIterator[Samples]:
+    async def batches(self) -> AsyncGenerator[Samples, None]:
         """Pass on what the source yields."""
         async for samples in self._source.batches():
+            if self.ended:
+                return
             self.sent += len(samples.times_ms)
             if self._probe.keep_times:
                 self._probe.left_at.append(time.perf_counter())
@@ -150,11 +158,10 @@ async def running_plant(
             outbox.close()
 
 
-def _outbox(folder: Path) -> tuple[Outbox, Reporter]:
+def _outbox(folder: Path) -> tuple[Spool, Reporter]:
     identity = Identity(DeviceId("bench-1"), SiteId("bench"), "", {})
-    connection = open_database(folder / "outbox.sqlite")
-    outbox = Outbox(connection, identity.boot_id, OutboxLimits())
-    return outbox, Reporter(identity, outbox, lambda: None)
+    outbox = Spool(folder / "outbox.sqlite", identity.boot_id, OutboxLimits())
+    return outbox, Reporter(identity, outbox, Clock(), lambda: None)
 
 
 @asynccontextmanager

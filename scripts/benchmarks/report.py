@@ -71,6 +71,7 @@ FOOTPRINT = {
     "crash_recovery": "worker killed to next answer",
     "swap_gap_max": "longest gap over 100 model swaps at 500 Hz",
     "ingest_ratio": "messages/s committed ÷ bare subscriber",
+    "cpu_100k": "controller and broker for 100,000 devices",
 }
 
 

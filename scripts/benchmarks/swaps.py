@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -15,6 +16,7 @@ from shoal.protocol.manifest import decode_manifest
 
 RATE_HZ = 500.0
 ROWS_BETWEEN = 10
+DRAIN_SECONDS = 10.0
 
 
 def swap_gap_max(options: Options) -> Figure:
@@ -47,7 +49,10 @@ async def _run(swaps: int) -> _Run:
             await _swap(plant)
             await plant.probe.answered(plant.probe.rows + ROWS_BETWEEN)
         times = plant.probe.answered_at[first:]
-    # the source is stopped between two batches; each that left it is settled by now
+        plant.source.ended = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await plant.probe.answered(plant.source.sent)
     gaps = [later - earlier for earlier, later in pairwise(times)]
     return _Run(max(gaps) * 1000, plant.source.sent - plant.probe.rows)
 

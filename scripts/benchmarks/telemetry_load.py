@@ -41,10 +41,10 @@ _HEALTH = Health(
 class TelemetryLoad:
     """Writes messages of one boot; sequences go on from round to round, as an agent's do."""
 
-    def __init__(self, boot_id: str) -> None:
+    def __init__(self, boot_id: str, first_seq: int = 1) -> None:
         self._boot_id = boot_id
         self._statistics = statistics_message()
-        self._seq = 0
+        self._seq = first_seq - 1
 
     def rounds(self, devices: list[str], rounds: int) -> dict[str, list[list[str]]]:
         """Messages by device, as [topic, payload], in the order of their sequence."""
