@@ -15,7 +15,7 @@ nothing. What happens when the file cannot be written is the business of `agent.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -91,24 +91,32 @@ class Outbox:
 
         `now_ms` is steady time.
         """
-        rank, model = RANKS[channel], getattr(message, "model", None) or ""
-        body = _encode(message)
+        self.put_all(channel, [message], now_ms)
+
+    def put_all(self, channel: Channel, messages: Sequence[Header], now_ms: int) -> None:
+        """Store all or none, in one transaction."""
+        rank = RANKS[channel]
+        bodies = [(getattr(one, "model", None) or "", _encode(one)) for one in messages]
         with self._transaction():
             if rank is Rank.STATE:  # only the newest matters
                 self._delete("class = ? AND seq IS NULL", (rank,))
-            self._last_row += 1
-            self._db.execute(
-                "INSERT INTO messages (id, class, channel, model, body, created_ms)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (self._last_row, rank, channel.value, model, body, now_ms),
-            )
-            self._bytes[rank] += len(body)
-            self._rows += 1
-            if rank is Rank.STATISTICS:
-                self._unsent[channel, model] = self._unsent.get((channel, model), 0) + 1
-                if self._unsent[channel, model] > self._limits.merge_above_rows:
-                    self._merge(channel, model)
+            for model, body in bodies:
+                self._insert(rank, channel, model, body, now_ms)
             self._enforce(rank, now_ms)
+
+    def _insert(self, rank: Rank, channel: Channel, model: str, body: bytes, now_ms: int) -> None:
+        self._last_row += 1
+        self._db.execute(
+            "INSERT INTO messages (id, class, channel, model, body, created_ms)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (self._last_row, rank, channel.value, model, body, now_ms),
+        )
+        self._bytes[rank] += len(body)
+        self._rows += 1
+        if rank is Rank.STATISTICS:
+            self._unsent[channel, model] = self._unsent.get((channel, model), 0) + 1
+            if self._unsent[channel, model] > self._limits.merge_above_rows:
+                self._merge(channel, model)
 
     def claim(self, most: int, busy: set[int]) -> list[Outgoing]:
         """Return up to `most` rows to send that are not in `busy`, most urgent first."""

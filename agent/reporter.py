@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,21 +154,27 @@ class Reporter:
                 ),
             )
 
-    def predictions(self, answers: Answers) -> None:
-        """Store single answers, for devices that opted in."""
-        self._put(
-            Channel.PREDICTIONS,
+    def predictions(self, answers: Sequence[Answers]) -> None:
+        """Store single answers, a message each, for devices that opted in."""
+        messages = [
             Predictions(
                 **self._header(),
-                model=answers.model,
-                version=answers.version,
-                release_sequence=answers.release_sequence,
-                names=answers.names,
-                sample_ms=answers.times_ms,
-                values=[[round_(value) for value in row] for row in answers.values],
-                labels=answers.labels,
-            ),
-        )
+                model=one.model,
+                version=one.version,
+                release_sequence=one.release_sequence,
+                names=one.names,
+                sample_ms=one.times_ms,
+                values=[[round_(value) for value in row] for row in one.values],
+                labels=one.labels,
+            )
+            for one in answers
+        ]
+        try:
+            self._outbox.put_all(Channel.PREDICTIONS, messages, self._clock.steady_ms())
+        except InvalidMessageError:
+            for message in messages:  # only those at fault are refused
+                self._put(Channel.PREDICTIONS, message)
+        self._wake()
 
     def reply(self, command: str, text: str, *, code: str = "", sentence: str = "") -> None:
         """Store the answer to a command, in parts; a `code` makes it a refusal."""

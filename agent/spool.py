@@ -14,7 +14,7 @@ import logging
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -64,19 +64,23 @@ class Spool:
 
     def put(self, channel: Channel, message: Header, now_ms: int) -> None:
         """Store a message, on disk if that works; `now_ms` is steady time."""
+        self.put_all(channel, [message], now_ms)
+
+    def put_all(self, channel: Channel, messages: Sequence[Header], now_ms: int) -> None:
+        """Store all or none, in one transaction."""
         self._now_ms = now_ms
         self._recover()
         if not self.trouble and self._disk is not None:
             try:
-                self._disk.put(channel, message, now_ms)
+                self._disk.put_all(channel, messages, now_ms)
             except sqlite3.Error as error:
                 self._fail(error)
             else:
                 return
         if not self.trouble and self._disk is not None:  # a fresh file after a broken one
-            self._disk.put(channel, message, now_ms)
+            self._disk.put_all(channel, messages, now_ms)
         else:
-            self._in_memory().put(channel, message, now_ms)
+            self._in_memory().put_all(channel, messages, now_ms)
 
     def claim(self, most: int, busy: set[int]) -> list[Outgoing]:
         """Return up to `most` rows to send that are not in `busy`, most urgent first.

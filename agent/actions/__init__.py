@@ -6,7 +6,7 @@ in a thread of the action's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class ActionContext:
     """What an action may use of the agent around it. `tell` may be called from any thread."""
 
     model: str
-    publish: Callable[[Answers], None]
+    publish: Callable[[Sequence[Answers]], None]
     tell: Callable[[str, str], None]
 
 

@@ -89,7 +89,8 @@ class Recorder:
         if self._rules is not None and self._rules.policy.disagreement:
             for index in indices:
                 now = self._clock.now_ms()
-                self._keep(release, rules.DISAGREEMENT, index, request.values, answer, labels, now)
+                rows = bytes(request.values)  # ours already: not copied
+                self._keep(release, rules.DISAGREEMENT, index, rows, answer, labels, now)
 
     def note(self, report: WindowReport) -> None:
         """A closed reporting window: does its data drift from the baseline?"""

@@ -1,7 +1,8 @@
 """The pipeline of one model name: source → buffer → micro-batch → worker → actions, and its
 accounts.
 
-A reader fills the buffer while the worker answers. One micro-batch is under way at a time. A lock
+A reader fills the buffer, and the answers before are passed on, while the worker answers. One
+micro-batch is under way at a time. A lock
 around it is the only synchronisation: a swap and the closing of a window take place between two
 batches, so no row is lost and no report mixes two releases. Rows that wait at a swap to a release
 with other features are answered by the release they were read for.
@@ -14,6 +15,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Protocol
 
 from agent.pipeline import accounting, windowing
@@ -32,7 +34,13 @@ from agent.workers import frames
 from agent.workers.frames import InferAnswer, InferRequest
 from agent.workers.pool import BatchFailedError, Worker
 
-MAX_BATCH_ROWS = 64
+BATCH_ROWS = 64
+"""Rows of a micro-batch at most, unless the model is fast."""
+MAX_BATCH_ROWS = 256
+BATCH_US = 10_000
+"""What more rows than `BATCH_ROWS` may take together: a swap waits for them."""
+BATCH_BYTES = 512 * 1024
+"""What they may weigh: the event loop copies them at once."""
 BUFFER_ROWS = 1024
 
 
@@ -72,6 +80,7 @@ class WorkerPipeline:
         *,
         overload: Policy | None = None,
         buffer_rows: int = BUFFER_ROWS,
+        max_batch_rows: int = MAX_BATCH_ROWS,
     ) -> None:
         self._model = model
         self._source = source
@@ -89,6 +98,9 @@ class WorkerPipeline:
         self._taking: list[str] = []
         self._account = Account()
         self._carried = b""
+        self._batch_rows = BATCH_ROWS
+        self._max_batch_rows = max_batch_rows
+        self._unsaid: Callable[[], None] | None = None
         self._restarts_before = 0
         self._closed: list[WindowReport] = []
         self._now_ms = now_ms
@@ -102,13 +114,14 @@ class WorkerPipeline:
         try:
             while await self._buffer.wait():
                 async with self._lock:
-                    if (taken := self._buffer.take(MAX_BATCH_ROWS)) is not None:
+                    if (taken := self._buffer.take(self._batch_rows)) is not None:
                         await _finish(self._feed(*taken))
             await reader
         finally:
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await reader  # what went wrong in it was raised above
+            self._say()
             self._account.drop(accounting.STOPPED, self._buffer.clear())
 
     async def _read(self) -> None:
@@ -153,7 +166,7 @@ class WorkerPipeline:
         self._source.select(features)
         if self._worker is not None and not set(features) <= set(before):
             while self._buffer.oldest_names is before:
-                taken = self._buffer.take(MAX_BATCH_ROWS)
+                taken = self._buffer.take(self._batch_rows)
                 assert taken is not None
                 await _finish(self._feed(*taken))
         self._taking = features
@@ -177,18 +190,25 @@ class WorkerPipeline:
         carried = len(self._carried) // row_bytes
         request = InferRequest(carried, rows, samples.width, self._carried + samples.values)
         start = time.perf_counter_ns()
+        asked = asyncio.ensure_future(worker.infer(request))
+        if self._unsaid is not None:
+            await asyncio.sleep(0)  # the request goes out first
+            self._say()
         try:
-            answer = await worker.infer(request)
+            answer = await asked
         except BatchFailedError as error:
             self._account.fail(error.code, rows)
-            self._carried = b""
+            self._carried, self._batch_rows = b"", BATCH_ROWS
             return
         latency_us = (time.perf_counter_ns() - start) / 1e3
         if self.beside is not None:
             self.beside(request, answer, worker.labels, latency_us)
         kept, times = _usable(samples, answer)
         self._settle(answer, rows, latency_us)
-        self._act(worker, answer, times, carried)
+        self._batch_rows = min(fitting_rows(rows, latency_us, row_bytes), self._max_batch_rows)
+        self._unsaid = partial(self._act, worker, answer, times, carried)
+        if not self._buffer.rows:  # nothing to ask meanwhile
+            self._say()
         recorder = self.recorder
         if recorder is not None and answer.windows and recorder.wants(worker.release):
             seen = self._carried + kept
@@ -211,6 +231,12 @@ class WorkerPipeline:
         self._account.fail(accounting.NON_FINITE_OUTPUT, broken)
         self._account.succeed(rows - missing - broken, latency_us)
         self._account.out_of_range += answer.out_of_range
+
+    def _say(self) -> None:
+        """Pass on the answers of the batch before, if that is still to do."""
+        said, self._unsaid = self._unsaid, None
+        if said is not None:
+            said()
 
     def _act(self, worker: Worker, answer: InferAnswer, times: list[int], carried: int) -> None:
         if not answer.windows:
@@ -238,6 +264,7 @@ class WorkerPipeline:
 
     async def _close_window(self) -> None:
         """Turn the account into a report, with the statistics of the worker in place."""
+        self._say()
         for action in self._actions:
             action.flush()
         account, self._account = self._account, Account()
@@ -275,6 +302,16 @@ class WorkerPipeline:
                 statistics_lost=taken.lost,
             )
         )
+
+
+def fitting_rows(rows: int, latency_us: float, row_bytes: int) -> int:
+    """Rows of the next micro-batch at most, by what this one took and by their size. Pure.
+
+    >>> fitting_rows(64, 640.0, 40), fitting_rows(128, 4000.0, 12_288), fitting_rows(256, 5e5, 40)
+    (256, 64, 64)
+    """
+    quick = int(rows * BATCH_US / max(latency_us, 1.0))
+    return max(min(quick, MAX_BATCH_ROWS, BATCH_BYTES // row_bytes), BATCH_ROWS)
 
 
 def _features(worker: Worker) -> list[str]:

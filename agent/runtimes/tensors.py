@@ -29,11 +29,14 @@ class TensorCodec:
         if self.dtype == np.float32:
             return values
         limits = np.iinfo(self.dtype)
+        # in place from here on: a micro-batch may be megabytes
+        real = values / self._scale if self._scale else values.copy()
         if self._scale:
-            values = np.rint(values / self._scale) + np.float32(self._zero)
+            np.rint(real, out=real)
+            real += np.float32(self._zero)
         # the ends of 32 bits are no float32: the next larger one would wrap around
-        exact = values if self.dtype.itemsize < 4 else values.astype(np.float64)
-        encoded: NDArray[Any] = np.clip(exact, limits.min, limits.max).astype(self.dtype)
+        exact = real if self.dtype.itemsize < 4 else real.astype(np.float64)
+        encoded: NDArray[Any] = np.clip(exact, limits.min, limits.max, out=exact).astype(self.dtype)
         return encoded
 
     def decode(self, values: NDArray[Any]) -> Floats:
@@ -41,7 +44,10 @@ class TensorCodec:
         if self.dtype == np.float32:
             return values
         real: Floats = values.astype(np.float32)
-        return (real - np.float32(self._zero)) * self._scale if self._scale else real
+        if self._scale:
+            real -= np.float32(self._zero)
+            real *= self._scale
+        return real
 
 
 def check_batch(name: str, shape: tuple[int, ...]) -> None:

@@ -18,7 +18,7 @@ from agent.ports import Samples
 from agent.sources.kinds import SourceKind
 from shoal.errors import InvalidInputError
 
-BATCH_ROWS = 64
+BATCH_ROWS = 256
 
 
 class TensorFileSource:
@@ -38,7 +38,7 @@ class TensorFileSource:
         return {}
 
     async def batches(self) -> AsyncGenerator[Samples, None]:
-        """Yield up to 64 rows at a time, or one by one at a rate."""
+        """Yield up to 256 rows at a time, or one by one at a rate."""
         with self._path.open("rb") as file:
             offset, rows, width = read_header(self._path, file.read(4096))
             size = 1 if self._rate_hz else BATCH_ROWS

@@ -15,6 +15,14 @@ from shoal.errors import ShoalError
 START_TIMEOUT_SECONDS = 60.0
 FORK_TIMEOUT_SECONDS = 10.0
 EXIT_TIMEOUT_SECONDS = 5.0
+SEND_BYTES = 1024 * 1024
+"""A micro-batch at once where the kernel lets us: fewer wake-ups on both sides."""
+ENVIRONMENT = {
+    "OPENBLAS_NUM_THREADS": "1",  # its threads would not survive a fork
+    # arrays of a micro-batch stay with the worker, or each batch would fault all pages in again
+    "MALLOC_MMAP_THRESHOLD_": "8388608",
+    "MALLOC_TRIM_THRESHOLD_": "8388608",
+}
 
 
 class ForkserverError(ShoalError):
@@ -45,7 +53,7 @@ class Forkserver:
             [sys.executable, "-m", "agent.workers.forkserver", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # its threads would not survive a fork
+            env={**os.environ, **ENVIRONMENT},
         )
         theirs.close()
         server = cls(process, ours)
@@ -72,6 +80,7 @@ class Forkserver:
         reply: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._forks[self._number] = reply
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         message = json.dumps({"fork": self._number}).encode()
         try:
             socket.send_fds(self._control, [message], [theirs.fileno()])

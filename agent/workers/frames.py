@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
+Bytes = bytes | memoryview
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 HEADER = struct.Struct("<IB")
 _INFER = struct.Struct("<III")
@@ -44,7 +45,7 @@ class InferRequest:
     carried: int
     fresh: int
     width: int
-    values: bytes
+    values: Bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def encode(kind: Kind, payload: bytes) -> bytes:
     return HEADER.pack(length, kind) + payload
 
 
-def decode_header(header: bytes) -> tuple[int, Kind]:
+def decode_header(header: Bytes) -> tuple[int, Kind]:
     """Return payload length and kind from the first `HEADER.size` bytes."""
     length, kind = HEADER.unpack(header)
     if not 1 <= length <= MAX_FRAME_BYTES:
@@ -84,15 +85,16 @@ def decode_header(header: bytes) -> tuple[int, Kind]:
 
 def encode_infer(request: InferRequest) -> bytes:
     """Payload of INFER."""
-    return _INFER.pack(request.carried, request.fresh, request.width) + request.values
+    head = _INFER.pack(request.carried, request.fresh, request.width)
+    return b"".join((head, request.values))
 
 
-def decode_infer(payload: bytes) -> InferRequest:
+def decode_infer(payload: Bytes) -> InferRequest:
     """Decode a payload of INFER, or raise `FrameError`."""
     if len(payload) < _INFER.size:
         raise FrameError(f"infer: {len(payload)} bytes, too short")
     carried, fresh, width = _INFER.unpack_from(payload)
-    values = payload[_INFER.size :]
+    values = memoryview(payload)[_INFER.size :]  # not copied: it may be megabytes
     if len(values) != (carried + fresh) * width * 4:
         raise FrameError(f"infer: {len(values)} bytes for {carried} + {fresh} rows of {width}")
     return InferRequest(carried, fresh, width, values)

@@ -32,7 +32,8 @@ WARM_UP_RUNS = 5
 def serve(connection: socket.socket) -> None:
     """Answer frames on a blocking socket until it closes."""
     model: Model | None = None
-    while (frame := _receive(connection)) is not None:
+    incoming = _Incoming(connection)
+    while (frame := incoming.next()) is not None:
         kind, payload = frame
         try:
             if kind is Kind.LOAD:
@@ -49,24 +50,32 @@ def serve(connection: socket.socket) -> None:
         connection.sendall(frames.encode(*answer))
 
 
-def _receive(connection: socket.socket) -> tuple[Kind, bytes] | None:
-    header = _exactly(connection, frames.HEADER.size)
-    if header is None:
-        return None
-    length, kind = frames.decode_header(header)
-    payload = _exactly(connection, length)
-    return None if payload is None else (kind, payload)
+class _Incoming:
+    """Frames from the socket. The room for a payload is used again: it may be megabytes."""
 
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._room = bytearray(frames.HEADER.size)
 
-def _exactly(connection: socket.socket, length: int) -> bytes | None:
-    data = bytearray(length)
-    view, filled = memoryview(data), 0
-    while filled < length:
-        got = connection.recv_into(view[filled:])
-        if not got:
+    def next(self) -> tuple[Kind, memoryview] | None:
+        """The next frame; its payload is good until the one after. None at the end."""
+        header = self._exactly(frames.HEADER.size)
+        if header is None:
             return None
-        filled += got
-    return bytes(data)
+        length, kind = frames.decode_header(header)
+        payload = self._exactly(length)
+        return None if payload is None else (kind, payload)
+
+    def _exactly(self, length: int) -> memoryview | None:
+        if len(self._room) < length:
+            self._room = bytearray(length)
+        view, filled = memoryview(self._room)[:length], 0
+        while filled < length:
+            got = self._connection.recv_into(view[filled:])
+            if not got:
+                return None
+            filled += got
+        return view
 
 
 class Model:
@@ -108,7 +117,7 @@ class Model:
             "labels": self.labels,
         }
 
-    def handle(self, kind: Kind, payload: bytes) -> tuple[Kind, bytes]:
+    def handle(self, kind: Kind, payload: frames.Bytes) -> tuple[Kind, bytes]:
         """Answer one request after LOAD."""
         if kind is Kind.INFER:
             return Kind.ANSWER, frames.encode_answer(self.infer(frames.decode_infer(payload)))

@@ -84,4 +84,4 @@ def _ks_p(first: Array, second: Array) -> float:
     x = float(np.abs(a - b).max()) * scale
     if x < 0.2:
         return 1.0
-    return 2 * sum((-1) ** (k - 1) * math.exp(-2 * k * k * x * x) for k in range(1, 40))
+    return 2 * math.fsum((-1) ** (k - 1) * math.exp(-2 * k * k * x * x) for k in range(1, 40))

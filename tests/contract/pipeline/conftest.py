@@ -118,6 +118,7 @@ class Bench:
         self.versions: dict[int, str] = {}
         self.reports: list[WindowReport] = []
         self.plans: list[tuple[int, Callable[[], None]]] = []
+        options = {"max_batch_rows": 64, **options}  # so that plans meet different batches
         self.pipeline = WorkerPipeline("echo", source, [self], self.incidents.append, **options)
         self.task: asyncio.Task[None] | None = None
         self._waiting: list[tuple[int, asyncio.Event]] = []

@@ -212,15 +212,29 @@ async def test_a_killed_forkserver_costs_no_row(pool, release, write_csv, bench,
 async def test_a_pipeline_that_is_cancelled_settles_the_batch_in_hand(
     pool, release, write_csv, bench, totals, row
 ):
-    run = bench(write_csv(ROWS))
+    run = bench(write_csv(3 * ROWS))  # more than the buffer holds
     await run.start(await pool.load(release()))
     run.at(300, lambda: asyncio.get_running_loop().call_soon(run.task.cancel))
     await asyncio.wait({run.task}, timeout=20)
     assert run.task.cancelled()
     found = totals(await run.take())
-    assert 300 <= found.ok == len(run.answers) < ROWS
-    assert found.in_count == found.ok + found.dropped["stopped"] < ROWS
+    assert 300 <= found.ok == len(run.answers) < 3 * ROWS
+    assert found.in_count == found.ok + found.dropped["stopped"] < 3 * ROWS
     assert found.statistics_rows == found.ok
     assert found.statistics_lost == 0
     assert run.incidents == []
+    _assert_answers_match(run, row)
+
+
+async def test_a_fast_model_gets_fuller_batches_and_answers_each_row_once(
+    pool, release, write_csv, bench, totals, row
+):
+    """Answers are passed on while the next batch is under way, also across a crash."""
+    run = bench(write_csv(3 * ROWS), max_batch_rows=256)
+    worker = await pool.load(release())
+    run.at(ROWS, lambda: os.kill(worker.pid, signal.SIGKILL))
+    await run.run(worker)
+    found = totals(await run.take())
+    assert (found.in_count, found.ok) == (3 * ROWS, 3 * ROWS)
+    assert list(run.answers) == list(range(3 * ROWS))
     _assert_answers_match(run, row)
