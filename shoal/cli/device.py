@@ -1,4 +1,4 @@
-"""`shoal device list|show`."""
+"""`shoal device list|show`; the verbs that ask a device are in `device_ask`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from shoal.cli import device_ask
 from shoal.cli.session import DEFAULT_URL, AsJson, Url, connect, show
 
 app = typer.Typer(
@@ -13,6 +14,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+device_ask.register(app)
 
 Filter = Annotated[str | None, typer.Option(help="Only devices with this.")]
 EVENTS_SHOWN = 10

@@ -7,7 +7,9 @@ import json
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
+from shoal.cli.app import app
 from shoal.client import ApiError
 from shoal.package import make_package
 from shoal.protocol.manifest import CapturePolicy
@@ -78,7 +80,7 @@ def test_a_device_is_asked_and_answers(device):
     assert len([one for one in audit if one["subject"] == device.device]) == 3
 
 
-def test_captured_samples_are_pulled_and_run_again(device):
+def test_captured_samples_are_pulled_and_run_again(device, tmp_path):
     client = device.fleet.client
 
     def pulled():
@@ -97,7 +99,31 @@ def test_captured_samples_are_pulled_and_run_again(device):
     assert answer["captured"]["outputs"] == [number, number / 2]
     assert set(answer["slots"]) == {"active"}
     assert answer["slots"]["active"]["outputs"] == {"number": number, "half": -1.0}  # filled
+    _check_command_line(device, newest["capture"], tmp_path)
     client.set_options(device.device, {"capture": False})
+
+
+def _check_command_line(device, capture, tmp_path):
+    """The operator's command says the same."""
+    token = tmp_path / "token"
+    token.write_text(device.fleet.controller.operator_token())
+    environment = {"SHOAL_URL": device.fleet.url, "SHOAL_TOKEN_FILE": str(token)}
+    runner, verbs = CliRunner(), []
+    for verb in (
+        ["logs", "asked", "--lines", "5"],
+        ["bundle", "asked", "--out", str(tmp_path / "bundle.json")],
+        ["captures", "asked", "asked-model", "--limit", "3"],
+        ["replay", "asked", "asked-model", capture],
+        ["options", "asked", "--set", "health_seconds=2", "--set", "log_level=info"],
+    ):
+        result = runner.invoke(app, ["device", *verb], env=environment)
+        assert result.exit_code == 0, result.output
+        verbs.append(result.output)
+    assert verbs[0].count("\n") >= 5
+    assert json.loads((tmp_path / "bundle.json").read_text())["device"] == "asked"
+    assert verbs[2].count("one-in") == 3
+    assert verbs[3].startswith("captured   1.0.0")
+    assert '"health_seconds": 2' in verbs[4]
 
 
 def test_options_from_afar_take_effect_and_are_given_back(device):
@@ -105,7 +131,7 @@ def test_options_from_afar_take_effect_and_are_given_back(device):
     options = client.set_options(device.device, {"window_seconds": 0.5, "log_level": "debug"})
     assert options == {
         "window_seconds": 0.5,
-        "health_seconds": None,
+        "health_seconds": options["health_seconds"],
         "capture": options["capture"],
         "log_level": "debug",
     }
