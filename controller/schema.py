@@ -269,6 +269,17 @@ waves = Table(
     Column("finished_ms", BigInteger),
 )
 
+gate_looks = Table(  # what each look of a soak saw: the evidence behind a wave's verdict
+    "gate_looks",
+    metadata,
+    Column("rollout", String(63), primary_key=True),
+    Column("wave", Integer, primary_key=True),
+    Column("look", Integer, primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("soaking_ms", BigInteger, nullable=False),  # of which soak: a retry soaks again
+    Column("gates", JSON, nullable=False),
+)
+
 executions = Table(
     "executions",
     metadata,

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Body
 
 from controller.api.common import Document, OfServices, Operator, Reading, Viewer, items
 from controller.api.json_body import JsonRoute
-from controller.rollouts import service
+from controller.rollouts import looks, service
 from controller.rollouts.values import parse_specification
 
 router = APIRouter(prefix="/rollouts", tags=["rollouts"], route_class=JsonRoute)
@@ -46,6 +46,13 @@ def read_rollout(rollout: str, connection: Reading) -> Document:
 def list_executions(rollout: str, connection: Reading) -> Document:
     """How each device of a rollout does: its newest attempt."""
     return items(service.list_executions(connection, rollout))
+
+
+@router.get("/{rollout}/looks", dependencies=[Viewer])
+def list_looks(rollout: str, connection: Reading) -> Document:
+    """What each look at a wave saw: value, margin, sample size and verdict of every test."""
+    service.get_rollout(connection, rollout)
+    return items(looks.list_looks(connection, rollout))
 
 
 @router.post("/{rollout}/{verb}")

@@ -11,7 +11,8 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from controller.database import reading, writing
-from controller.rollouts.evidence import judge_wave
+from controller.rollouts import looks
+from controller.rollouts.evidence import judge_wave, look_at_wave
 from controller.rollouts.planner import current_wave, plan
 from controller.rollouts.states import RolloutState, WaveState
 from controller.rollouts.store import (
@@ -57,6 +58,7 @@ class Engine:
 
     def _advance(self, rollout: str) -> None:
         """Plan and record until nothing is left to do; no transaction where nothing is."""
+        self._look(rollout)
         for _ in range(MAX_STEPS):
             with reading(self._services.engine) as connection:
                 if not plan(self._view(connection, rollout), self._services.now_ms()):
@@ -78,4 +80,13 @@ class Engine:
         if wave.state not in (WaveState.SOAKING, WaveState.EVALUATING):
             return view
         gates = judge_wave(connection, rollout, wave.number)
-        return replace(view, gates=gates)
+        return replace(view, gates=gates + looks.newest(connection, rollout, wave))
+
+    def _look(self, rollout: str) -> None:
+        """Take the look that is due, once."""
+        with reading(self._services.engine) as connection:
+            due = looks.due(connection, rollout, self._services.now_ms())
+            found = due and look_at_wave(connection, rollout, due[0].number, due[1])
+        if due and found is not None:
+            with writing(self._services.engine) as connection:
+                looks.store(connection, rollout, *due, found)

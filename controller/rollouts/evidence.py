@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,12 @@ from sqlalchemy import Connection, Table, and_, desc, select
 from controller.drift import merge_fields
 from controller.releases import release_by_sequence
 from controller.rollouts.gates import Compared, Evidence, evaluate
+from controller.rollouts.significance import (
+    Look,
+    choose_metrics,
+    detectable_changes,
+    look_for_harm,
+)
 from controller.rollouts.states import ExecutionState
 from controller.rollouts.values import GateResult
 from controller.schema import device_models, executions, rollouts, statistics, waves, windows
@@ -21,6 +28,9 @@ MAX_DEVICES = 500
 """More of a wave, or of the control, tell nothing new."""
 PAST_WINDOWS = 20
 """Of each device, before the wave was released."""
+FOR_EVER_MS = 2**62
+MAX_PREVIEWED = 100
+"""Devices whose past a preview reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +43,68 @@ class _Device:
 
 
 def judge_wave(connection: Connection, rollout: str, number: int) -> tuple[GateResult, ...]:
-    """Evaluate the gates of a wave by what is known now."""
+    """Evaluate the limits of a wave by what is known now."""
+    row, manifest, limits = _read(connection, rollout)
+    found = compare_wave(connection, row, number)
+    return evaluate(limits, manifest.probation.max_out_of_range_ratio, found)
+
+
+def look_at_wave(
+    connection: Connection, rollout: str, number: int, look: Look
+) -> tuple[GateResult, ...]:
+    """Test a wave for significance by what was known at a look; the same whenever it is asked."""
+    row, manifest, limits = _read(connection, rollout)
+    found = compare_wave(connection, row, number, look.at_ms)
+    measured = [one.name for one in manifest.contract.outputs if one.unit]
+    return look_for_harm(found, limits, look, measured)
+
+
+def what_a_canary_finds(
+    connection: Connection, manifest: Manifest, limits: Gates, canary: list[str], control: list[str]
+) -> dict[str, float | None]:
+    """The least harm that tests would find, by how these devices changed in their last windows."""
+    halves: tuple[dict[str, Evidence], dict[str, Evidence]] = ({}, {})
+    for device in [*canary, *control][:MAX_PREVIEWED]:
+        for half, found in zip(halves, _halves(connection, manifest.model, device), strict=True):
+            if found.rows >= limits.min_rows:
+                half[device] = found
+    measured = [one.name for one in manifest.contract.outputs if one.unit]
+    metrics = choose_metrics(Compared([], [], halves[0], True), limits, measured)
+    return detectable_changes(metrics, halves, len(canary), len(control))
+
+
+def _halves(connection: Connection, model: str, device: str) -> tuple[Evidence, Evidence]:
+    def rows(table: Table) -> list[Any]:
+        c = table.c
+        query = select(table).where(c.device == device, c.model == model)
+        return list(connection.execute(query.order_by(desc(c.end_ms)).limit(2 * PAST_WINDOWS)))
+
+    reported, counted = rows(windows), rows(statistics)
+    return (
+        summarise(device, reported[len(reported) // 2 :], counted[len(counted) // 2 :]),
+        summarise(device, reported[: len(reported) // 2], counted[: len(counted) // 2]),
+    )
+
+
+def _read(connection: Connection, rollout: str) -> tuple[Any, Manifest, Gates]:
     row = connection.execute(select(rollouts).where(rollouts.c.rollout == rollout)).one()
     release = release_by_sequence(connection, row.model, row.release_sequence)
     manifest = msgspec.convert(release["manifest"], Manifest)
     chosen = row.options.get("gates")
-    limits = msgspec.convert(chosen, Gates) if chosen else manifest.gates
-    found = _compare(connection, row, number)
-    return evaluate(limits, manifest.probation.max_out_of_range_ratio, found)
+    return row, manifest, msgspec.convert(chosen, Gates) if chosen else manifest.gates
 
 
-def _compare(connection: Connection, row: Any, number: int) -> Compared:
+def compare_wave(
+    connection: Connection, row: Any, number: int, until_ms: int = FOR_EVER_MS
+) -> Compared:
+    """Everything reported of a wave and its control, before and since its release."""
     here = (waves.c.rollout == row.rollout) & (waves.c.number == number)
     since_ms = connection.scalar(select(waves.c.released_ms).where(here)) or 0
     wave = _wave(connection, row, number)
     control = _control(connection, row, number)
     return Compared(
-        wave=[_since(connection, row.model, one, since_ms) for one in wave],
-        control=[_since(connection, row.model, one, since_ms) for one in control],
+        wave=[_since(connection, row.model, one, since_ms, until_ms) for one in wave],
+        control=[_since(connection, row.model, one, since_ms, until_ms) for one in control],
         before={
             one.name: _past(connection, row.model, one, since_ms)
             for one in [*wave, *control]
@@ -97,12 +151,15 @@ def _control(connection: Connection, row: Any, number: int) -> list[_Device]:
     ]
 
 
-def _since(connection: Connection, model: str, one: _Device, since_ms: int) -> Evidence:
+def _since(
+    connection: Connection, model: str, one: _Device, since_ms: int, until_ms: int
+) -> Evidence:
     """What a device reported since a moment of our own clock, whatever its clock says."""
 
     def rows(table: Table) -> list[Any]:
         c = table.c
-        query = _of(table, model, one.name, one.sequence).where(c.received_ms >= since_ms)
+        span = c.received_ms.between(since_ms, until_ms)
+        query = _of(table, model, one.name, one.sequence).where(span)
         return list(connection.execute(query.order_by(desc(c.end_ms)).limit(1000)))
 
     return summarise(one.name, rows(windows), rows(statistics))
@@ -142,4 +199,9 @@ def summarise(device: str, reported: list[Any], counted: list[Any]) -> Evidence:
         labels=labels,
         outputs={one.name: one.bins for one in outputs},
         baseline=baselines.pop() if len(baselines) == 1 else "",
+        moments={
+            one.name: (one.mean, math.sqrt(max(one.m2, 0.0) / (one.count - 1)))
+            for one in outputs
+            if one.count > 1
+        },
     )

@@ -41,6 +41,8 @@ class Evidence:
     outputs: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Histogram of each output, in the bins of `baseline`."""
     baseline: str = ""
+    moments: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """Mean and deviation of each output."""
 
     @property
     def rows(self) -> int:

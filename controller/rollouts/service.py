@@ -15,6 +15,7 @@ from controller.ingest.write import upsert
 from controller.releases import get_release
 from controller.rollouts import store
 from controller.rollouts.commands import decide
+from controller.rollouts.evidence import what_a_canary_finds
 from controller.rollouts.selector import matches, parse_selector
 from controller.rollouts.states import (
     ACTIVE_ROLLOUT,
@@ -73,7 +74,15 @@ def preview(connection: Connection, specification: Specification) -> Document:
     warnings = [f"{outside} devices are not selected"] if outside else []
     if specification.waves[-1].share != 1.0:
         warnings.append("the last wave does not reach every device selected")
+    detectable = _detectable(connection, specification, draft)
+    blind = [what for what, least in detectable.items() if least is None]
+    if blind:
+        warnings.append(
+            f"the first wave is too small, or too little known, to test {', '.join(blind)} for "
+            "small harm; limits hold all the same"
+        )
     return {
+        "detectable": detectable,
         "model": specification.model,
         "version": specification.version,
         "waves": [
@@ -83,6 +92,19 @@ def preview(connection: Connection, specification: Specification) -> Document:
         "incompatible": draft.excluded,
         "warnings": warnings,
     }
+
+
+def _detectable(
+    connection: Connection, specification: Specification, draft: Draft
+) -> dict[str, float | None]:
+    """What the first wave can show against the rest."""
+    release = get_release(connection, specification.model, specification.version)
+    manifest = msgspec.convert(release["manifest"], Manifest)
+    first, *later = [members for _, members in draft.waves]
+    control = [device for members in later for device in members]
+    return what_a_canary_finds(
+        connection, manifest, specification.gates or manifest.gates, first, control
+    )
 
 
 def create(services: Services, specification: Specification, actor: str) -> Document:

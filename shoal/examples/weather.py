@@ -194,7 +194,10 @@ def _release(
     probation = Probation(
         seconds=10, min_rows=100, max_latency_ratio=20, max_out_of_range_ratio=0.5
     )
-    gates = Gates(max_latency_ratio=20)  # a row takes microseconds, so only orders count
+    gates = Gates(
+        max_latency_ratio=20,  # a row takes microseconds, so only orders count
+        harmless_prediction_difference=0.5,  # 2.0.0 is meant to alarm less than 1.0.0
+    )
     changed = replace(draft, created=_CREATED, probation=probation, gates=gates)
     return build_package(changed, *signers)
 

@@ -265,6 +265,13 @@ class Gates(Struct, kw_only=True, frozen=True):
     max_prediction_shift: Annotated[float, Meta(ge=0, le=1e6)] = 0.5
     """Noise-corrected PSI of outputs, canary against its own past, less the controls' change."""
     min_rows: Annotated[int, Meta(ge=1, le=2**53)] = 100
+    harmless_failed_difference: Annotated[float, Meta(ge=0, le=1)] = 0.005
+    """Rows that may fail more than the control's, by the test of significance."""
+    harmless_latency_difference: Annotated[float, Meta(ge=0, le=1e6)] = 0.1
+    """Share by which p95 may rise more than the control's."""
+    harmless_prediction_difference: Annotated[float, Meta(ge=0, le=1e6)] = 0.1
+    """How far answers may move more than the control's: deviations of an output with a unit, or
+    the arcsine of the root of a label's share. More than this, and more than chance, stops."""
 
 
 class ModelCard(Struct, kw_only=True, frozen=True):

@@ -222,6 +222,7 @@ def test_windows_and_statistics_of_a_device_add_up():
         labels={"a": 5, "b": 2},
         outputs={"y": [12, 8]},
         baseline="b",
+        moments={"y": (0.0, 0.0)},
     )
 
 
