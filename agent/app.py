@@ -26,13 +26,14 @@ from agent.config import AgentConfig, ModelBinding
 from agent.garbage import GarbageLimits, collect_garbage
 from agent.introspect import device_facts
 from agent.link import Link
+from agent.local import open_local
 from agent.lock import hold
 from agent.logring import LogRing
 from agent.maintenance import parse_window
 from agent.manager import STORE_RETRY_SECONDS, ModelManager
 from agent.notify import notify, watchdog_seconds
-from agent.pipeline import BUFFER_ROWS, WorkerPipeline
-from agent.ports import Action
+from agent.pipeline import BUFFER_ROWS, AgeLimits, WorkerPipeline
+from agent.ports import Action, Follower
 from agent.reporter import Identity, Reporter
 from agent.scrub import held_secrets, scrub_text
 from agent.slots import Slots
@@ -83,6 +84,8 @@ class Agent:
         self._managers: dict[str, ModelManager] = {}
         self._pipelines: dict[str, WorkerPipeline] = {}
         self._actions: list[Action] = []
+        self._followers: list[Follower] = []
+        self._local = open_local(config.http)
         self._envelope: bytes | None = None
         self._news = asyncio.Event()
         self._options = DeviceOptions()
@@ -112,6 +115,8 @@ class Agent:
         )
         for binding in config.models:
             self._bind(binding)
+        for follower in self._followers:
+            self._pipelines[follower.follows].add_action(follower)
 
     async def run(self) -> None:
         """Run until cancelled, then leave in order."""
@@ -125,6 +130,8 @@ class Agent:
                 for name, manager in self._managers.items():
                     group.create_task(manager.run(), name=f"slots-{name}")
                     group.create_task(self._run_pipeline(name), name=f"pipeline-{name}")
+                if self._local is not None:
+                    group.create_task(self._local.run(), name="http")
                 group.create_task(self._link.run(), name="link")
                 group.create_task(self._follow_desired(), name="desired")
                 group.create_task(self._desk.run(), name="commands")
@@ -143,7 +150,9 @@ class Agent:
         """Wire one model name: source, actions, pipeline, slots."""
         options = dict(binding.source)
         tally = Tally(lambda code, sentence: self._tell_source(binding.name, code, sentence))
-        context = SourceContext(binding.name, self._config.state_dir, tally)
+        context = SourceContext(
+            binding.name, self._config.state_dir, tally, self._local.server if self._local else None
+        )
         source = open_source(options.pop("kind"), options, context)
         told = ActionContext(
             binding.name, self._reporter.predictions, self._tell_from(binding.name)
@@ -157,6 +166,10 @@ class Agent:
             now_ms=self._clock.steady_ms,
             overload=options.get("overload") or None,
             buffer_rows=options.get("buffer_rows", BUFFER_ROWS),
+            units=options.get("units"),
+            age_limits=AgeLimits(
+                options.get("max_age_seconds", 0.0), options.get("max_future_seconds", 0.0)
+            ),
         )
         manager = ModelManager(
             binding.name,
@@ -173,6 +186,10 @@ class Agent:
         recorder = Recorder(self._captures, self._clock, self._may_capture)
         pipeline.recorder = self._recorders[binding.name] = recorder
         self._pipelines[binding.name] = pipeline
+        if isinstance(source, Follower):
+            self._followers.append(source)
+        if self._local is not None:
+            self._local.add(binding.name, pipeline)
         self._managers[binding.name] = manager
         for fault in getattr(source, "faults", []):
             self._tell_source(binding.name, "injected-fault", fault.describe())

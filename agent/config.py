@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from agent.actions import find_action_problems
+from agent.address import split_address
 from agent.maintenance import parse_window
 from agent.sources import find_source_problems
 from shoal.errors import InvalidInputError
@@ -65,6 +66,23 @@ class OutboxLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """The local HTTP server; without an address and a socket there is none."""
+
+    listen: str = ""
+    socket: str = ""
+    inference: bool = True
+    timeout_seconds: float = 10.0
+    max_body_bytes: int = 8 * 1024 * 1024
+    max_connections: int = 32
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it listens anywhere."""
+        return bool(self.listen or self.socket)
+
+
+@dataclass(frozen=True, slots=True)
 class AgentConfig:
     """Everything the agent is told by its integrator."""
 
@@ -86,6 +104,7 @@ class AgentConfig:
     """The file that this came from."""
     sensors: list[Sensor] = field(default_factory=list)
     """What is wired to the device, for variants that require it."""
+    http: HttpSettings = HttpSettings()
 
     @property
     def files_dir(self) -> Path:
@@ -162,7 +181,27 @@ def _build(reader: _Reader, path: Path) -> AgentConfig:
         maintenance=reader.windows("maintenance.windows"),
         path=path,
         sensors=reader.sensors("device.sensors"),
+        http=reader.http(),
     )
+
+
+def find_chain_problems(sources: dict[str, dict[str, Any]]) -> list[str]:
+    """What is wrong between models of which one takes the other's answers."""
+    found = []
+    for name in sources:
+        seen, at = {name}, name
+        while sources[at].get("kind") == "model":
+            follows = sources[at].get("model")
+            if follows not in sources or not isinstance(follows, str):
+                if at == name:
+                    found.append(f"models.{name}.source.model: no model {follows!r} here")
+                break
+            if follows in seen:
+                found.append(f"models.{name}.source.model: goes round in a circle")
+                break
+            seen.add(follows)
+            at = follows
+    return found
 
 
 class _Reader:
@@ -174,6 +213,7 @@ class _Reader:
         self._known: set[str] = set()
         self._problems: list[str] = []
         self._taken: dict[str, tuple[Any, str]] = {}
+        self._http_sources: list[str] = []
 
     def text(self, key: str, default: str | None = None) -> str:
         value = self._take(key, default)
@@ -246,13 +286,35 @@ class _Reader:
             self._problems.append(f"{key}: expected a table per sensor")
         return found
 
+    def http(self) -> HttpSettings:
+        settings = HttpSettings(
+            listen=self.text("http.listen", ""),
+            socket=self.text("http.socket", ""),
+            inference=self.flag("http.inference", True),
+            timeout_seconds=self.number("http.timeout_seconds", 10.0, 0.01, 600.0),
+            max_body_bytes=int(self.number("http.max_body_bytes", 8 * 2**20, 1024, 2**30)),
+            max_connections=int(self.number("http.max_connections", 32, 1, 1024)),
+        )
+        if settings.listen:
+            try:
+                split_address(settings.listen)
+            except InvalidInputError as error:
+                self._problems.append(f"http.listen: {error.sentence}")
+        if not settings.enabled:
+            self._problems += [
+                f"{at}.kind: http needs http.listen or http.socket" for at in self._http_sources
+            ]
+        return settings
+
     def models(self) -> list[ModelBinding]:
         self._known.add("models")
         tables = self._table.get("models", {})
         if not isinstance(tables, dict):
             self._problems.append("models: expected a table per model")
             return []
-        return [self._model(name, table) for name, table in tables.items()]
+        bindings = [self._model(name, table) for name, table in tables.items()]
+        self._problems += find_chain_problems({one.name: one.source for one in bindings})
+        return bindings
 
     def _model(self, name: str, table: Any) -> ModelBinding:
         at = f"models.{name}"
@@ -265,6 +327,8 @@ class _Reader:
             source = {}
         else:
             self._problems += find_source_problems(f"{at}.source", source)
+            if source.get("kind") == "http":
+                self._http_sources.append(f"{at}.source")
         if not isinstance(actions, list) or not all(isinstance(one, dict) for one in actions):
             self._problems.append(f"{at}.actions: expected a list of tables")
             actions = []

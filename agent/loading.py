@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from agent.ports import LoadRefusedError, StagedRelease
 from agent.slots import ReleaseRef
 from agent.workers.pool import ForkserverPool, Worker
-from shoal.protocol.manifest import decode_manifest
+from shoal.protocol.manifest import Manifest, decode_manifest
 
 
 class ReleaseLoader:
     """Loads releases of one model from the files folder."""
 
-    def __init__(self, model: str, files: Path, pool: ForkserverPool) -> None:
+    def __init__(
+        self,
+        model: str,
+        files: Path,
+        pool: ForkserverPool,
+        check: Callable[[Manifest], None] = lambda manifest: None,
+    ) -> None:
         self._model = model
         self._files = files
         self._pool = pool
+        self._check = check
 
     async def load(self, ref: ReleaseRef) -> Worker:
         """A worker with the release in it, which has run once; raises `LoadRefusedError`."""
-        worker = await self._pool.load(self.staged(ref))
+        staged = self.staged(ref)
+        self._check(staged.manifest)
+        worker = await self._pool.load(staged)
         await worker.warm_up()
         return worker
 

@@ -63,7 +63,7 @@ class ModelManager:
         self._on_change = on_change
         self._crashes = CrashCounter(model, store, crash_limits or CrashLimits())
         self._teller = Teller(model, reporter)
-        self._loader = ReleaseLoader(model, state_dir / "files", pool)
+        self._loader = ReleaseLoader(model, state_dir / "files", pool, pipeline.check)
         self._preparation = Preparation(state_dir, facts, self._loader, pipeline, self)
         self._probation = Probation()
         self._assigned: Assignment | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from shoal.errors import ShoalError
 from shoal.protocol.manifest import Manifest, Variant
@@ -158,6 +158,13 @@ class Action(Protocol):
     def close(self) -> None:
         """Nothing follows; called once, at an orderly stop."""
         ...
+
+
+@runtime_checkable
+class Follower(Action, Protocol):
+    """A source whose rows are another model's answers: an action of that model."""
+
+    follows: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from agent.pipeline.conditioning import conditions_of
 from agent.workers.frames import InferAnswer, InferRequest
 from shoal.errors import ShoalError
 from shoal.latency import latency_quantile
@@ -138,9 +139,9 @@ def disagreement(found: Agreement, limits: Shadow) -> str:
 def is_comparable(new: Contract, old: Contract) -> bool:
     """Whether two releases take the same windows and give the same outputs."""
 
-    def shape(one: Contract) -> tuple[list[str], int, int, list[str]]:
-        features, outputs = [f.name for f in one.features], [o.name for o in one.outputs]
-        return features, one.window_rows, one.stride_rows, outputs
+    def shape(one: Contract) -> tuple[object, int, int, list[str]]:
+        outputs = [o.name for o in one.outputs]
+        return conditions_of(one), one.window_rows, one.stride_rows, outputs
 
     return shape(new) == shape(old)
 

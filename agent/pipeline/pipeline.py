@@ -14,16 +14,18 @@ import array
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from agent.pipeline import accounting, windowing
 from agent.pipeline.accounting import Account
-from agent.pipeline.buffer import Buffer, Policy
+from agent.pipeline.buffer import Buffer, Policy, cut
+from agent.pipeline.conditioning import AgeLimits, Conditioner, conditions_of, plan_conversions
 from agent.ports import (
     Action,
     Answers,
+    LoadRefusedError,
     Samples,
     Source,
     StagedRelease,
@@ -33,6 +35,8 @@ from agent.ports import (
 from agent.workers import frames
 from agent.workers.frames import InferAnswer, InferRequest
 from agent.workers.pool import BatchFailedError, Worker
+from shoal.protocol.manifest import Contract, Manifest
+from shoal.units import UnitMismatchError
 
 BATCH_ROWS = 64
 """Rows of a micro-batch at most, unless the model is fast."""
@@ -42,6 +46,7 @@ BATCH_US = 10_000
 BATCH_BYTES = 512 * 1024
 """What they may weigh: the event loop copies them at once."""
 BUFFER_ROWS = 1024
+_T = TypeVar("_T")
 
 
 class Watcher(Protocol):
@@ -81,16 +86,24 @@ class WorkerPipeline:
         overload: Policy | None = None,
         buffer_rows: int = BUFFER_ROWS,
         max_batch_rows: int = MAX_BATCH_ROWS,
+        units: Mapping[str, str] | None = None,
+        age_limits: AgeLimits | None = None,
     ) -> None:
         self._model = model
         self._source = source
-        self._actions = actions
+        self._actions = list(actions)
         self.on_incident = on_incident
         self._buffer = Buffer(buffer_rows, overload or ("newest" if source.live else "wait"))
         self.beside: Callable[[InferRequest, InferAnswer, list[str], float], None] | None = None
         """Gets each answered batch too, with the words of its labels and the µs it took."""
         self.recorder: Watcher | None = None
         """Sees every answered batch with its rows, and keeps what is worth it."""
+        self._units = units or {}
+        self._age_limits = age_limits
+        self._conditioner: Conditioner | None = None
+        self._conditions: object = None
+        self.made = 0
+        """Rows in the accounts that no source gave: resampling to a higher rate made them."""
         self._lock = asyncio.Lock()
         self._ready = asyncio.Event()
         self._worker: Worker | None = None
@@ -117,12 +130,46 @@ class WorkerPipeline:
                     if (taken := self._buffer.take(self._batch_rows)) is not None:
                         await _finish(self._feed(*taken))
             await reader
+            async with self._lock:
+                await _finish(self._feed_rest())
         finally:
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await reader  # what went wrong in it was raised above
             self._say()
             self._account.drop(accounting.STOPPED, self._buffer.clear())
+            self._abandon()
+
+    def add_action(self, action: Action) -> None:
+        """Have this done with answers too."""
+        self._actions.append(action)
+
+    def check(self, manifest: Manifest) -> None:
+        """Raise `LoadRefusedError` where this device cannot give a release what it needs."""
+        try:
+            plan_conversions(manifest.contract, self._units)
+        except UnitMismatchError as error:
+            raise LoadRefusedError(
+                f"{manifest.model} {manifest.version}: {error.sentence}", code=error.code
+            ) from error
+
+    @property
+    def worker(self) -> Worker | None:
+        """What answers now."""
+        return self._worker
+
+    async def ask(self, worker: Worker, rows: int, values: bytes) -> InferAnswer:
+        """Answer rows that did not come from the source, between two micro-batches.
+
+        They are whole windows in the contract's units, and counted as the source's rows are.
+        Raises `BatchFailedError`, or `LookupError` where another worker answers by now.
+        """
+        async with self._lock:
+            if worker is not self._worker:
+                raise LookupError(self._model)
+            width = len(_features(worker))
+            answer, _ = await _finish(self._exchange(worker, rows, width, values))
+            return answer
 
     async def _read(self) -> None:
         """Fill the buffer until the source ends."""
@@ -138,6 +185,7 @@ class WorkerPipeline:
         async with self._lock:
             if loaded is not None:
                 await self._select(_features(loaded))
+                self._condition_for(loaded.release.manifest.contract)
             await self._close_window()
             before, self._worker = self._worker, loaded
             if before is None:
@@ -164,7 +212,7 @@ class WorkerPipeline:
             return
         self._reading = features
         self._source.select(features)
-        if self._worker is not None and not set(features) <= set(before):
+        if not set(features) <= set(before):
             while self._buffer.oldest_names is before:
                 taken = self._buffer.take(self._batch_rows)
                 assert taken is not None
@@ -183,12 +231,59 @@ class WorkerPipeline:
         if names is not self._taking and set(self._taking) <= set(names):
             samples = _reordered(samples, names, self._taking)
             names = self._taking
+        assert self._conditioner is not None
         if samples.width != len(contract.features) or names is not self._taking:
             self._account.drop(accounting.WRONG_WIDTH, rows)
             return
+        for stretch in self._conditioner.push(samples, time.time_ns() // 1_000_000):
+            if stretch.anew:
+                self._carried = b""
+            await self._infer(worker, stretch.samples)
+        self._count_conditioned()
+
+    async def _feed_rest(self) -> None:
+        """The source has ended: answer what resampling holds back."""
+        rest = self._conditioner.finish() if self._conditioner is not None else None
+        if rest is not None and self._worker is not None:
+            await self._infer(self._worker, rest)
+        elif rest is not None:
+            self._account.drop(accounting.NO_MODEL, len(rest.times_ms))
+        self._count_conditioned()
+
+    async def _infer(self, worker: Worker, samples: Samples) -> None:
+        """Answer rows that are ready, and carry on what later windows need."""
+        contract = worker.release.manifest.contract
         row_bytes = samples.width * 4
-        carried = len(self._carried) // row_bytes
-        request = InferRequest(carried, rows, samples.width, self._carried + samples.values)
+        most = self._batch_rows
+        for start in range(0, len(samples.times_ms), most):
+            part = cut(samples, start, start + most)
+            rows, carried = len(part.times_ms), len(self._carried) // row_bytes
+            try:
+                answer, latency_us = await self._exchange(
+                    worker, rows, part.width, self._carried + part.values, carried
+                )
+            except BatchFailedError:
+                self._carried, self._batch_rows = b"", BATCH_ROWS
+                continue
+            self._batch_rows = min(fitting_rows(rows, latency_us, row_bytes), self._max_batch_rows)
+            kept, times = _usable(part, answer)
+            self._unsaid = partial(self._act, worker, answer, times, carried)
+            if not self._buffer.rows:  # nothing to ask meanwhile
+                self._say()
+            recorder = self.recorder
+            if recorder is not None and answer.windows and recorder.wants(worker.release):
+                seen = self._carried + kept
+                recorder.see(worker.release, answer, worker.labels, seen, times, carried)
+            if contract.window_rows > 1:
+                rows_seen = carried + len(times)
+                skip = windowing.carry_from(rows_seen, contract.window_rows, contract.stride_rows)
+                self._carried = (self._carried + kept)[skip * row_bytes :]
+
+    async def _exchange(
+        self, worker: Worker, rows: int, width: int, values: bytes, carried: int = 0
+    ) -> tuple[InferAnswer, float]:
+        """One micro-batch to the worker and back, settled: the answer, and µs that it took."""
+        request = InferRequest(carried, rows, width, values)
         start = time.perf_counter_ns()
         asked = asyncio.ensure_future(worker.infer(request))
         if self._unsaid is not None:
@@ -198,25 +293,33 @@ class WorkerPipeline:
             answer = await asked
         except BatchFailedError as error:
             self._account.fail(error.code, rows)
-            self._carried, self._batch_rows = b"", BATCH_ROWS
-            return
+            raise
         latency_us = (time.perf_counter_ns() - start) / 1e3
+        self._settle(answer, rows, latency_us)
         if self.beside is not None:
             self.beside(request, answer, worker.labels, latency_us)
-        kept, times = _usable(samples, answer)
-        self._settle(answer, rows, latency_us)
-        self._batch_rows = min(fitting_rows(rows, latency_us, row_bytes), self._max_batch_rows)
-        self._unsaid = partial(self._act, worker, answer, times, carried)
-        if not self._buffer.rows:  # nothing to ask meanwhile
-            self._say()
-        recorder = self.recorder
-        if recorder is not None and answer.windows and recorder.wants(worker.release):
-            seen = self._carried + kept
-            recorder.see(worker.release, answer, worker.labels, seen, times, carried)
-        if contract.window_rows > 1:
-            rows_seen = carried + len(times)
-            skip = windowing.carry_from(rows_seen, contract.window_rows, contract.stride_rows)
-            self._carried = (self._carried + kept)[skip * row_bytes :]
+        self._account.labels.update(worker.labels[index] for index in answer.labels)
+        return answer, latency_us
+
+    def _condition_for(self, contract: Contract) -> None:
+        """Keep what the conditioning holds where the next release asks for the same."""
+        wanted = conditions_of(contract)
+        if self._conditions != wanted:
+            self._abandon()
+            self._conditions = wanted
+            self._conditioner = Conditioner(contract, self._units, self._age_limits)
+
+    def _abandon(self) -> None:
+        if self._conditioner is not None:
+            self._conditioner.abandon()
+        self._count_conditioned()
+
+    def _count_conditioned(self) -> None:
+        """Settle rows that conditioning dropped or merged, and count those it made."""
+        if self._conditioner is not None:
+            for reason, rows in self._conditioner.take_dropped().items():
+                self._account.drop(reason, rows)
+            self.made += self._conditioner.take_made()
 
     def _drop_unread(self, account: Account) -> None:
         """Settle what the source could not use and what found no room."""
@@ -241,10 +344,9 @@ class WorkerPipeline:
     def _act(self, worker: Worker, answer: InferAnswer, times: list[int], carried: int) -> None:
         if not answer.windows:
             return
-        labels = [worker.labels[index] for index in answer.labels]
-        self._account.labels.update(labels)
         if not self._actions:
             return
+        labels = [worker.labels[index] for index in answer.labels]
         manifest = worker.release.manifest
         contract = manifest.contract
         last = windowing.last_rows(answer.windows, contract.window_rows, contract.stride_rows)
@@ -324,13 +426,14 @@ def _shape(worker: Worker) -> tuple[list[str], int, int]:
     return _features(worker), contract.window_rows, contract.stride_rows
 
 
-async def _finish(batch: Coroutine[None, None, None]) -> None:
+async def _finish(batch: Coroutine[None, None, _T]) -> _T:
     """Settle the batch in hand even when cancelled: half an exchange would break the next one."""
     task = asyncio.ensure_future(batch)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await task
+        with contextlib.suppress(BatchFailedError):
+            await task
         raise
 
 

@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.options import Key, find_problems, with_defaults
 from agent.ports import Source
 from agent.sources.tally import Tally
 from shoal.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from agent.local_http import LocalHttp
 
 GROUP = "shoal.sources"
 _BUILT_IN = {
@@ -26,6 +29,10 @@ _BUILT_IN = {
     "stdin": "agent.sources.lines:STDIN",
     "tcp": "agent.sources.lines:TCP",
     "unix": "agent.sources.lines:UNIX",
+    "mqtt": "agent.sources.mqtt:MQTT",
+    "modbus": "agent.sources.modbus:MODBUS",
+    "model": "agent.sources.answers:MODEL",
+    "http": "agent.sources.http_rows:HTTP",
     "tensor-file": "agent.sources.tensor_file:TENSOR_FILE",
     "host": "agent.sources.host:HOST",
 }
@@ -33,8 +40,12 @@ _BUILT_IN = {
 FLOW_KEYS = {
     "overload": Key("text", "", choices=("", "newest", "oldest", "wait")),
     "buffer_rows": Key("integer", 1024, 64, 1_000_000),
+    "units": Key("table", {}),
+    "max_age_seconds": Key("number", 0.0, 0, 1e9),
+    "max_future_seconds": Key("number", 0.0, 0, 1e9),
 }
-"""Keys of every source, read by the pipeline: what to do when the model is slower."""
+"""Keys of every source, read by the pipeline: what its units are, how old a row may be, and what
+to do when the model is slower."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +55,7 @@ class SourceContext:
     model: str = ""
     state_dir: Path = Path()
     tally: Tally = field(default_factory=Tally)
+    http: LocalHttp | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +100,10 @@ def load_kind(name: str) -> SourceKind:
     """The kind of that name, built in or from an entry point."""
     if name in _BUILT_IN:
         module, _, attribute = _BUILT_IN[name].partition(":")
-        kind = getattr(import_module(module), attribute)
+        try:
+            kind = getattr(import_module(module), attribute)
+        except ImportError as error:
+            raise InvalidInputError(f"{name!r}: install shoal[agent-{name}]: {error}") from error
         assert isinstance(kind, SourceKind)
         return kind
     others = entry_points(group=GROUP)

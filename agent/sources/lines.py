@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from agent.address import split_address
 from agent.options import Key
 from agent.ports import Samples
 from agent.sources.kinds import SourceContext, SourceKind
@@ -221,8 +222,13 @@ def listen_on(start: Callable[..., Awaitable[asyncio.Server]], where: str) -> En
     """Accept clients for ever."""
 
     async def run(source: LinesSource) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            # asyncio's own callback complains of a task that ends cancelled
+            with contextlib.suppress(asyncio.CancelledError):
+                await source.accept(reader, writer)
+
         try:
-            server = await start(source.accept)
+            server = await start(serve)
         except OSError as error:
             raise InvalidInputError(f"source.listen {where}: {error}") from error
         async with server:
@@ -258,14 +264,6 @@ def _keep_alive(writer: asyncio.StreamWriter) -> None:
     connection: socket.socket | None = writer.get_extra_info("socket")
     if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """(host, port) of `host:port`, or `InvalidInputError`."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise InvalidInputError(f"address {text!r}: expected host:port")
-    return host.strip("[]"), int(port)
 
 
 def _tcp_endpoint(options: dict[str, Any]) -> Endpoint:

@@ -23,6 +23,7 @@ from agent.workers.trim import trim_memory
 from shoal.baseline import Baseline, decode_baseline
 from shoal.errors import InvalidInputError, ShoalError
 from shoal.protocol.manifest import ClassScores, Contract, Manifest, Threshold, decode_manifest
+from shoal.protocol.steps import input_values
 from shoal.statistics import Accumulator, Profiler
 from shoal.steps import Floats, fill_missing, postprocess, preprocess
 
@@ -93,7 +94,11 @@ class Model:
         _check_digest(folder / entry.sha256, entry.sha256, entry.name)
         path = folder / entry.sha256
         self.engine: Engine = load_engine(variant.runtime, path, order["num_threads"])
-        width = len(self.contract.features) * self.contract.window_rows
+        width = input_values(
+            [feature.name for feature in self.contract.features],
+            self.contract.window_rows,
+            self.contract.preprocess,
+        )
         if self.engine.input_values != width:
             raise RuntimeLoadError(
                 f"{entry.name}: expected {width} input values as the contract says, "

@@ -19,6 +19,61 @@ from msgspec import Meta, Struct, field
 from shoal.errors import InvalidInputError
 from shoal.ids import DIGEST_PATTERN, NAME_PATTERN, VERSION_PATTERN
 from shoal.protocol import SCHEMA
+from shoal.protocol.steps import (
+    Binarise as Binarise,
+)
+from shoal.protocol.steps import (
+    ClassScores as ClassScores,
+)
+from shoal.protocol.steps import (
+    Clip as Clip,
+)
+from shoal.protocol.steps import (
+    Dequantise as Dequantise,
+)
+from shoal.protocol.steps import (
+    Field as Field,
+)
+from shoal.protocol.steps import (
+    Log as Log,
+)
+from shoal.protocol.steps import (
+    OneHot as OneHot,
+)
+from shoal.protocol.steps import (
+    PostStep as PostStep,
+)
+from shoal.protocol.steps import (
+    PreStep as PreStep,
+)
+from shoal.protocol.steps import (
+    RawOutputs as RawOutputs,
+)
+from shoal.protocol.steps import (
+    ReconstructionError as ReconstructionError,
+)
+from shoal.protocol.steps import (
+    Rescale as Rescale,
+)
+from shoal.protocol.steps import (
+    Scale as Scale,
+)
+from shoal.protocol.steps import (
+    Sigmoid as Sigmoid,
+)
+from shoal.protocol.steps import (
+    Softmax as Softmax,
+)
+from shoal.protocol.steps import (
+    Spectrum as Spectrum,
+)
+from shoal.protocol.steps import (
+    Threshold as Threshold,
+)
+from shoal.protocol.steps import (
+    WindowFeatures as WindowFeatures,
+)
+from shoal.protocol.steps import find_step_problems
 
 MAX_MANIFEST_BYTES = 1024 * 1024
 
@@ -26,7 +81,7 @@ Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Version = Annotated[str, Meta(pattern=VERSION_PATTERN)]
 Sha256 = Annotated[str, Meta(pattern=DIGEST_PATTERN)]
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-Field = Annotated[str, Meta(min_length=1, max_length=80)]
+NotNegative = Annotated[float, Meta(ge=0, le=1e9)]
 Positive = Annotated[int, Meta(ge=1, le=2**40)]
 
 
@@ -91,61 +146,12 @@ class Feature(Struct, kw_only=True, frozen=True):
     low: float | None = None
     """Values outside low…high are counted out of range; they still go to the model."""
     high: float | None = None
-    missing: Literal["drop", "fill"] = "drop"
-    """drop: a row without this value is dropped and counted as such; fill: `fill` is used."""
+    missing: Literal["drop", "fill", "hold"] = "drop"
+    """drop: a row without this value is dropped and counted as such; fill: `fill` is used; hold:
+    the last value is used while it is no older than `max_age_seconds`, after that as drop."""
     fill: float = 0.0
-
-
-class Scale(Struct, kw_only=True, frozen=True, tag="scale", tag_field="op"):
-    """Preprocess: (value - mean) / std, one number a feature."""
-
-    mean: list[float]
-    std: list[float]
-
-
-class Clip(Struct, kw_only=True, frozen=True, tag="clip", tag_field="op"):
-    """Preprocess: limit every value to low…high, after the steps before it."""
-
-    low: float
-    high: float
-
-
-class ReconstructionError(
-    Struct, kw_only=True, frozen=True, tag="reconstruction_error", tag_field="op"
-):
-    """Postprocess: mean squared difference between the model's input and output tensor."""
-
-    field: Field = "score"
-
-
-class Softmax(Struct, kw_only=True, frozen=True, tag="softmax", tag_field="op"):
-    """Postprocess: exp-normalise the output tensor (for models that give logits)."""
-
-
-class ClassScores(Struct, kw_only=True, frozen=True, tag="class_scores", tag_field="op"):
-    """Postprocess: the best class as label, its score as `field`."""
-
-    classes: list[Field]
-    field: Field = "confidence"
-
-
-class RawOutputs(Struct, kw_only=True, frozen=True, tag="raw_outputs", tag_field="op"):
-    """Postprocess: name the output tensor's values one by one."""
-
-    fields: list[Field]
-
-
-class Threshold(Struct, kw_only=True, frozen=True, tag="threshold", tag_field="op"):
-    """Postprocess: label a row by whether `field` is above a limit."""
-
-    field: Field = "score"
-    above: float
-    label: Field = "anomaly"
-    otherwise: Field = "normal"
-
-
-PreStep = Scale | Clip
-PostStep = ReconstructionError | Softmax | ClassScores | RawOutputs | Threshold
+    max_age_seconds: NotNegative = 0.0
+    """With hold; 0: any age."""
 
 
 class OutputField(Struct, kw_only=True, frozen=True):
@@ -168,8 +174,13 @@ class Contract(Struct, kw_only=True, frozen=True):
     outputs: Annotated[list[OutputField], Meta(min_length=1, max_length=64)]
     window_rows: Annotated[int, Meta(ge=1, le=4096)] = 1
     stride_rows: Annotated[int, Meta(ge=1, le=4096)] = 1
-    rate_hz: float = 0.0
+    rate_hz: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
     """Rate the model was made for; 0: any."""
+    resample: Literal["", "last", "mean", "linear"] = ""
+    """How the device turns rows of any rate into rows of `rate_hz`; "": rows go on as they come."""
+    max_gap_seconds: NotNegative = 0.0
+    """A longer pause between two rows begins windows and resampling anew; 0: ten periods of
+    `rate_hz` where it resamples, else any pause goes on."""
     preprocess: list[PreStep] = []
     postprocess: list[PostStep] = []
     profile_features: bool = True
@@ -372,25 +383,22 @@ def find_problems(manifest: Manifest) -> list[str]:
     problems += [
         f"{key}: {name} is not in files" for key, name in wanted.items() if name not in names
     ]
-    width = len(manifest.contract.features)
-    for index, step in enumerate(manifest.contract.preprocess):
-        if isinstance(step, Scale) and not len(step.mean) == len(step.std) == width:
-            problems.append(
-                f"contract.preprocess[{index}]: {len(step.mean)} means and {len(step.std)} "
-                f"deviations for {width} features"
-            )
-        if isinstance(step, Scale) and any(not s > 0 for s in step.std):
-            problems.append(f"contract.preprocess[{index}].std: must be above 0")
-    if manifest.contract.stride_rows > manifest.contract.window_rows:
+    contract = manifest.contract
+    problems += find_step_problems(
+        [feature.name for feature in contract.features], contract.window_rows, contract.preprocess
+    )
+    if contract.resample and not contract.rate_hz:
+        problems.append("contract.resample: needs rate_hz")
+    if contract.stride_rows > contract.window_rows:
         problems.append("contract.stride_rows: above window_rows, so rows would go unseen")
-    known = {feature.name for feature in manifest.contract.features}
+    known = {feature.name for feature in contract.features}
     problems += [
         f"capture.redact: no feature {name!r}"
         for name in manifest.capture.redact
         if name not in known
     ]
-    fields = {output.name for output in manifest.contract.outputs}
-    for index, post in enumerate(manifest.contract.postprocess):
-        if isinstance(post, Threshold) and post.field not in fields:
+    fields = {output.name for output in contract.outputs}
+    for index, post in enumerate(contract.postprocess):
+        if isinstance(post, Threshold | Rescale) and post.field not in fields:
             problems.append(f"contract.postprocess[{index}].field: no output {post.field!r}")
     return problems

@@ -49,6 +49,7 @@ def release(tmp_path: Path) -> Callable[..., StagedRelease]:
         gain: float = 1.0,
         hidden: int = 0,
         contract: dict[str, Any] | None = None,
+        feature: dict[str, Any] | None = None,
         **changes: Any,
     ) -> StagedRelease:
         width = len(features) * window_rows
@@ -73,11 +74,13 @@ def release(tmp_path: Path) -> Callable[..., StagedRelease]:
             files=file_entries(files),
             variants=[Variant(name="only", file="model.tflite")],
             contract=Contract(
-                features=[Feature(name=name) for name in features],
-                outputs=[OutputField(name=name) for name in names],
-                postprocess=[RawOutputs(fields=names)],
-                window_rows=window_rows,
-                **(contract or {}),
+                **{
+                    "features": [Feature(name=name, **(feature or {})) for name in features],
+                    "outputs": [OutputField(name=name) for name in names],
+                    "postprocess": [RawOutputs(fields=names)],
+                    "window_rows": window_rows,
+                    **(contract or {}),
+                }
             ),
             **changes,
         )

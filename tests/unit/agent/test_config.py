@@ -216,10 +216,70 @@ def test_mistakes_of_sources_and_actions_are_reported_together_with_their_paths(
             "models.a.actions[0].max_rows: 1 is not between 100 and 1e+09",
             "models.a.actions[1].kind: expected one of mqtt, sqlite, file, webhook, got 'smoke'",
             "models.a.actions[2].url: expected http:// or https://, got 'ftp://host'",
-            "models.b.source.kind: expected one of csv, ndjson, stdin, tcp, unix, "
-            "tensor-file, host, got 'smoke'",
+            "models.b.source.kind: expected one of csv, ndjson, stdin, tcp, unix, mqtt, modbus, "
+            "model, http, tensor-file, host, got 'smoke'",
             "models.c.source.listen: expected either listen or connect",
             "models.d.source: address 'nowhere': expected host:port",
             "models.e.source.overload: expected one of newest, oldest, wait, got 'panic'",
         ]
     )
+
+
+def test_mistakes_between_models_and_http_are_reported_too(load):
+    found = _refused(
+        load,
+        MINIMAL
+        + """
+        [http]
+        inference = "yes"
+        timeout_seconds = 0
+        [models.a.source]
+        kind = "model"
+        model = "b"
+        [models.b.source]
+        kind = "model"
+        model = "a"
+        [models.c.source]
+        kind = "model"
+        model = "nobody"
+        [models.d.source]
+        kind = "http"
+        [models.e.source]
+        kind = "mqtt"
+        topics = { t = "a/#" }
+        columns = { t = "value" }
+        [models.f.source]
+        kind = "modbus"
+        host = "plc"
+        registers = [
+            { feature = "t" },
+            { feature = "u", address = 70000, type = "int3" },
+            { feature = "v", address = 1, table = "coil", type = "int16" },
+        ]
+        """,
+    )
+    assert sorted(found) == sorted(
+        [
+            "http.inference: expected true or false, got 'yes'",
+            "http.timeout_seconds: 0 is not between 0.01 and 600",
+            "models.a.source.model: goes round in a circle",
+            "models.b.source.model: goes round in a circle",
+            "models.c.source.model: no model 'nobody' here",
+            "models.d.source.kind: http needs http.listen or http.socket",
+            "models.e.source.topics.t: wildcards are for topic, got 'a/#'",
+            "models.e.source.columns.t: expected a path that begins with $, got 'value'",
+            "models.f.source.registers[0].address: is missing",
+            "models.f.source.registers[1].address: 70000 is not between 0 and 65535",
+            "models.f.source.registers[1].type: expected one of int16, uint16, int32, uint32, "
+            "int64, uint64, float32, float64, bool, got 'int3'",
+            "models.f.source.registers[2].type: expected bool, got 'int16'",
+        ]
+    )
+
+
+def test_the_local_http_server_is_off_unless_it_has_somewhere_to_listen(load):
+    assert not load(MINIMAL).http.enabled
+    http = load(MINIMAL + "[http]\nlisten = '127.0.0.1:8090'\n").http
+    assert (http.enabled, http.inference, http.max_connections) == (True, True, 32)
+    (problem,) = _refused(load, MINIMAL + "[http]\nlisten = '8090'\n")
+    assert problem == "http.listen: address '8090': expected host:port"

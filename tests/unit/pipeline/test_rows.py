@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.address import split_address
 from agent.sources import Tally
-from agent.sources.lines import CsvLines, LineSplitter, split_address
+from agent.sources.lines import CsvLines, LineSplitter
 from agent.sources.rows import ColumnPath, Packer, parse_row
 from shoal.errors import InvalidInputError
 

