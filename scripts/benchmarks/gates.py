@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.figure import Figure, Options, figure
-from controller.rollouts.inference import LOOKS, compare, look_level
+from controller.rollouts.inference import LOOKS, Side, compare, look_level
 
 Array = NDArray[np.float64]
 
@@ -81,7 +81,7 @@ def kayenta_harmless_stopped(options: Options) -> Figure:
 
 def _share(harm: Harm, seeds: int, stops: object) -> float:
     assert callable(stops)
-    return sum(stops(simulate(seed, harm)) for seed in range(seeds)) / seeds
+    return sum(bool(stops(simulate(seed, harm))) for seed in range(seeds)) / seeds
 
 
 def our_gates(trace: Trace) -> bool:
@@ -92,7 +92,7 @@ def our_gates(trace: Trace) -> bool:
         for name, margin in MARGINS.items():
             values = getattr(trace, name)
             change = values[:, WINDOWS:until].mean(axis=1) - values[:, :WINDOWS].mean(axis=1)
-            side = "both" if name == "prediction" else "above"
+            side: Side = "both" if name == "prediction" else "above"
             found = compare(
                 change[:CANARY].tolist(), change[CANARY:].tolist(),
                 margin=margin, level=level, side=side,
