@@ -23,7 +23,7 @@ from agent.capture.replay import replay, send_range
 from agent.clock import Clock, find_probe
 from agent.commands import CommandDesk
 from agent.config import AgentConfig, ModelBinding
-from agent.garbage import GarbageLimits, collect_garbage
+from agent.garbage import collect_garbage
 from agent.introspect import device_facts
 from agent.link import Link
 from agent.local import open_local
@@ -37,6 +37,7 @@ from agent.ports import Action, Follower
 from agent.reporter import Identity, Reporter
 from agent.scrub import held_secrets, scrub_text
 from agent.slots import Slots
+from agent.safemode import SafeMode
 from agent.sources import SourceContext, Tally, open_source
 from agent.spool import Spool
 from agent.state_files import open_database
@@ -45,6 +46,7 @@ from agent.trust import load_broker
 from agent.updater.client import UpdaterError, ask_updater
 from agent.updater.wire import Verified, VerifyRequest
 from agent.workers.pool import ForkserverPool, PoolOptions
+from agent.workers.quarantine import Quarantine
 from shoal.errors import ShoalError
 from shoal.protocol.commands import CaptureRange, LogTail, Order, Replay, SupportBundle
 from shoal.protocol.desired import LOG_LEVELS, DesiredState, DeviceOptions, decode_desired
@@ -75,12 +77,19 @@ class Agent:
         self._broken_told = 0
         self._windows_closed = time.monotonic()
         self._reporter = Reporter(identity, self._outbox, self._clock, lambda: self._link.wake())
-        self._pool = ForkserverPool(PoolOptions(num_threads=config.num_threads))
         self._captures = CaptureStore(
             config.state_dir / "captures.sqlite", config.capture_max_bytes
         )
         self._maintenance = [parse_window(one) for one in config.maintenance]
         self._recorders: dict[str, Recorder] = {}
+        self._safe = SafeMode(self._store)
+        self._pool = ForkserverPool(
+            PoolOptions(
+                num_threads=config.num_threads,
+                memory_mb=config.worker_memory_mb,
+                quarantine=Quarantine(config.state_dir / "quarantine"),
+            )
+        )
         self._managers: dict[str, ModelManager] = {}
         self._pipelines: dict[str, WorkerPipeline] = {}
         self._actions: list[Action] = []
@@ -127,9 +136,7 @@ class Agent:
         log.info("started device=%s desired_sequence=%d", self._config.device, sequence)
         try:
             async with asyncio.TaskGroup() as group:
-                for name, manager in self._managers.items():
-                    group.create_task(manager.run(), name=f"slots-{name}")
-                    group.create_task(self._run_pipeline(name), name=f"pipeline-{name}")
+                group.create_task(self._run_models(group), name="models")
                 if self._local is not None:
                     group.create_task(self._local.run(), name="http")
                 group.create_task(self._link.run(), name="link")
@@ -142,9 +149,26 @@ class Agent:
                 group.create_task(self._follow_clock(), name="clock")
                 group.create_task(self._feed_watchdog(), name="watchdog")
                 notify("READY=1")
+        except asyncio.CancelledError:  # asked to end: not a crash
+            self._safe.clear()
+            raise
         finally:
             notify("STOPPING=1")
             await self._leave()
+
+    async def _run_models(self, group: asyncio.TaskGroup) -> None:
+        """Start every model; in safe mode not before it is over."""
+        if reason := self._safe.reason:
+            log.error("safe mode reason=%r", reason)
+            self._reporter.event("agent", "safe-mode", reason, severity="error")
+            for manager in self._managers.values():
+                manager.hold(reason)
+            await self._safe.over()
+            self._reporter.event("agent", "safe-mode-over", "models start again")
+        for name, manager in self._managers.items():
+            group.create_task(manager.run(), name=f"slots-{name}")
+            group.create_task(self._run_pipeline(name), name=f"pipeline-{name}")
+        await self._safe.watch()
 
     def _bind(self, binding: ModelBinding) -> None:
         """Wire one model name: source, actions, pipeline, slots."""
@@ -181,6 +205,9 @@ class Agent:
             self._facts,
             self._state_due.set,
             maintenance=self._maintenance,
+            crash_limits=self._config.crashes,
+            golden_seconds=self._config.golden_seconds,
+            now_ms=self._clock.steady_ms,
         )
         pipeline.on_incident = manager.on_incident
         recorder = Recorder(self._captures, self._clock, self._may_capture)
@@ -272,6 +299,8 @@ class Agent:
             asyncio.get_running_loop().call_later(STORE_RETRY_SECONDS, self._news.set)
             return
         self._apply(desired)
+        if desired.sequence > floor:
+            self._safe.leave()
         self._state_due.set()
 
     async def _tell_logs(self, order: Order) -> str:
@@ -370,7 +399,7 @@ class Agent:
             if time.monotonic() - cleaned > GARBAGE_SECONDS:
                 cleaned = time.monotonic()
                 collect_garbage(
-                    self._config.files_dir, self._store.kept_manifests(), GarbageLimits()
+                    self._config.files_dir, self._store.kept_manifests(), self._config.garbage
                 )
 
     async def _report_state(self) -> None:

@@ -19,6 +19,8 @@ import msgspec
 from agent.actions import find_action_problems
 from agent.address import split_address
 from agent.maintenance import parse_window
+from agent.crashloop import CrashLimits
+from agent.garbage import GarbageLimits
 from agent.sources import find_source_problems
 from shoal.errors import InvalidInputError
 from shoal.ids import DeviceId, SiteId, is_name
@@ -105,6 +107,11 @@ class AgentConfig:
     sensors: list[Sensor] = field(default_factory=list)
     """What is wired to the device, for variants that require it."""
     http: HttpSettings = HttpSettings()
+    worker_memory_mb: int = 0
+    """What a worker may take; 0: by what its model is estimated to need."""
+    golden_seconds: float = 86400.0
+    crashes: CrashLimits = field(default_factory=CrashLimits)
+    garbage: GarbageLimits = field(default_factory=GarbageLimits)
 
     @property
     def files_dir(self) -> Path:
@@ -182,6 +189,16 @@ def _build(reader: _Reader, path: Path) -> AgentConfig:
         path=path,
         sensors=reader.sensors("device.sensors"),
         http=reader.http(),
+        worker_memory_mb=int(reader.number("workers.memory_mb", 0, 0, 2**20)),
+        golden_seconds=reader.number("workers.golden_seconds", 86400.0, 60.0, 1e9),
+        crashes=CrashLimits(
+            crashes=int(reader.number("workers.max_crashes", 5, 2, 1000)),
+            seconds=reader.number("workers.crash_seconds", 600.0, 1.0, 1e6),
+        ),
+        garbage=GarbageLimits(
+            max_age_seconds=reader.number("files.max_age_seconds", 86400.0, 0.0, 1e9),
+            max_bytes=int(reader.number("files.max_bytes", 256 * 2**20, 0, 2**44)),
+        ),
     )
 
 

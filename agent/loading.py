@@ -30,7 +30,7 @@ class ReleaseLoader:
         """A worker with the release in it, which has run once; raises `LoadRefusedError`."""
         staged = self.staged(ref)
         self._check(staged.manifest)
-        worker = await self._pool.load(staged)
+        worker = await self._pool.load(staged, ref.memory_bytes)
         await worker.warm_up()
         return worker
 

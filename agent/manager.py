@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from agent import slots as rules
 from agent.crashes import CrashCounter
 from agent.crashloop import CrashLimits, backoff_seconds
+from agent.golden import DAY_SECONDS, GoldenLog
 from agent.judge import Judgement, Verdict
 from agent.loading import ReleaseLoader
 from agent.maintenance import Window, seconds_until_open
@@ -37,6 +39,7 @@ from shoal.protocol.messages import ModelState
 STORE_RETRY_SECONDS = 15.0
 MAINTENANCE_LOOK_SECONDS = 60.0
 """So often at least: the clock may be set meanwhile."""
+GOLDEN_LOOK_SECONDS = 60.0
 
 
 class ModelManager:
@@ -54,6 +57,8 @@ class ModelManager:
         on_change: Callable[[], None],
         crash_limits: CrashLimits | None = None,
         maintenance: Sequence[Window] = (),
+        golden_seconds: float = DAY_SECONDS,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._model = model
         self._maintenance = maintenance
@@ -61,7 +66,9 @@ class ModelManager:
         self._pipeline = pipeline
         self._reporter = reporter
         self._on_change = on_change
-        self._crashes = CrashCounter(model, store, crash_limits or CrashLimits())
+        self._crashes = CrashCounter(model, store, crash_limits or CrashLimits(), now_ms)
+        self._golden = GoldenLog(model, store, golden_seconds)
+        self._now_ms = now_ms
         self._teller = Teller(model, reporter)
         self._loader = ReleaseLoader(model, state_dir / "files", pool, pipeline.check)
         self._preparation = Preparation(state_dir, facts, self._loader, pipeline, self)
@@ -74,7 +81,7 @@ class ModelManager:
         self._running: Worker | None = None
         self._warm: Worker | None = None
         self._failed_loads = 0
-        self.slots = Slots(model)
+        self.slots = store.slots(model)
         self.trouble = ""
         """Why nothing, or not everything, is answered: the device is failing."""
         self.degraded = ""
@@ -96,6 +103,10 @@ class ModelManager:
         """The worker that answers."""
         return self._running
 
+    def hold(self, reason: str) -> None:
+        """Say why this model does not run yet; `run` forgets it."""
+        self.trouble = reason
+
     def assign(self, assignment: Assignment) -> None:
         """Take an assignment that the director has signed."""
         self._assigned = assignment
@@ -104,7 +115,7 @@ class ModelManager:
 
     async def run(self) -> None:
         """Restore what was running, then follow assignments."""
-        self.slots = self._store.slots(self._model)
+        self.trouble = ""
         with self._forgiving():
             self._save(rules.restart(self.slots))
         async with self._changing:
@@ -112,6 +123,7 @@ class ModelManager:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow(), name=f"follow-{self._model}")
             group.create_task(self._watch_crashes(), name=f"crashes-{self._model}")
+            group.create_task(self._watch_golden(), name=f"golden-{self._model}")
 
     async def observe(self, reports: list[WindowReport]) -> None:
         """Report closed windows, and judge the candidate by those that are its own."""
@@ -127,6 +139,8 @@ class ModelManager:
     def on_incident(self, incident: WorkerIncident) -> None:
         """A worker was lost: tell, and count it against its release."""
         self._teller.incident(incident)
+        if incident.code == "quarantined":
+            return  # its two losses are counted already
         candidate = self.slots.candidate
         if self.updating and candidate and candidate.assignment.version == incident.version:
             if self.in_probation:
@@ -249,12 +263,11 @@ class ModelManager:
 
     async def _held(self, ref: ReleaseRef) -> Worker | None:
         """The worker that holds a release already; another warm one makes room."""
-        for worker in (self._running, self._warm):
-            if worker is not None and worker.release.manifest_sha256 == ref.manifest_sha256:
-                return worker
+        worker = self._running
+        if worker is not None and worker.release.manifest_sha256 == ref.manifest_sha256:
+            return worker
         async with self._changing:
-            await self._drop_warm()
-        return None
+            return await self._held_warm(ref)
 
     async def _switch(self, assignment: Assignment, worker: Worker) -> bool:
         """Let a verified release answer; the lock is held. Whether the worker is in use now."""
@@ -395,27 +408,74 @@ class ModelManager:
         reverted = after.candidate != self.slots.candidate
         self._save(after)
         self._crashes.clear()
-        warm, self._warm = self._warm, None
-        if warm is not None and (
-            last_good is None or warm.release.manifest_sha256 != last_good.manifest_sha256
-        ):
-            await warm.close()
-            warm = None
-        failed = await self._swap(warm)
+        failed = await self._swap(await self._load_instead(last_good))
         if failed is not None:
             await failed.close()
-        if warm is None:
+        if self._running is None:
             await self._restore()
         self._teller.slot("crash-loop", sentence, active.version)
         if reverted:
             self.tell("rolled_back", "crash-loop", sentence)
+
+    async def _load_instead(self, ref: ReleaseRef | None) -> Worker | None:
+        """A worker for the release before, while the one that is given up still answers."""
+        if ref is None:
+            await self._drop_warm()
+            return None
+        if (warm := await self._held_warm(ref)) is not None:
+            self._warm = None
+            return warm
+        try:
+            return await self._loader.load(ref)
+        except ShoalError as error:  # `_restore` tries again
+            self._teller.slot(error.code, error.sentence, ref.version)
+            return None
 
     def _count_crash(self) -> None:
         active = self.slots.active
         if active is not None and self._crashes.add(active):
             self._crashing.set()
 
+    async def _watch_golden(self) -> None:
+        """Run the golden samples of what answers again when they are due."""
+        while True:
+            async with self._changing:
+                worker = self._running
+                if worker is not None and not self.in_probation:
+                    with contextlib.suppress(ShoalError):  # lost: the next request replaces it
+                        await self._check_golden(worker)
+            await asyncio.sleep(GOLDEN_LOOK_SECONDS)
+
+    async def _check_golden(self, worker: Worker) -> None:
+        """On a mismatch let the release before answer, if that one is right; the lock is held."""
+        release, now_ms = worker.release, self._now_ms()
+        if not self._golden.is_due(release, worker.facts, now_ms):
+            return
+        report = await worker.golden()
+        self._golden.note(release, worker.facts, now_ms)
+        if report.passed:
+            return
+        before, words = self.slots.last_good, report.sentence
+        if before is not None and before.manifest_sha256 != release.manifest_sha256:
+            other = await self._held_warm(before) or await self._loader.load(before)
+            if (await other.golden()).passed:
+                self._warm = None
+                await self._swap(other)
+                await worker.close()
+                words += f"; {before.version} answers instead"
+            elif other is not self._warm:
+                await other.close()
+        self._teller.slot("golden-mismatch", words, release.manifest.version)
+        self._set_degraded(words)
+
     # Helpers
+
+    async def _held_warm(self, ref: ReleaseRef) -> Worker | None:
+        warm = self._warm
+        if warm is not None and warm.release.manifest_sha256 == ref.manifest_sha256:
+            return warm
+        await self._drop_warm()
+        return None
 
     async def _swap(self, worker: Worker | None) -> Worker | None:
         before = await self._pipeline.swap(worker)

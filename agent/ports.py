@@ -78,7 +78,10 @@ class LoadedModel(Protocol):
         ...
 
     async def golden(self) -> GoldenReport:
-        """Run the package's golden samples; passes with 0 samples where it has none."""
+        """Run the package's golden samples; passes with 0 samples where it has none.
+
+        Raises `LoadRefusedError` when the worker is lost over them.
+        """
         ...
 
     async def close(self) -> None:
@@ -174,7 +177,7 @@ class WorkerIncident:
     model: str
     version: str
     code: str
-    """worker-crashed, deadline-missed, worker-memory."""
+    """worker-crashed, deadline-missed, worker-memory; quarantined for the rows of two losses."""
     sentence: str
     recovered: bool
 

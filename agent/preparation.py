@@ -63,6 +63,7 @@ class Preparation:
             assignment.release_sequence,
             assignment.manifest_sha256,
             reply.variant,
+            reply.memory_bytes,
         )
         self._diary.step(Happening.FETCHED, release=ref)
         self._diary.tell("staged", "staged", f"variant {reply.variant}")

@@ -111,6 +111,8 @@ class ReleaseRef(Struct, frozen=True):
     sequence: int
     manifest_sha256: str
     variant: str
+    memory_bytes: int = 0
+    """What loading it takes, estimated; 0 where that is not known."""
 
 
 class Candidate(Struct, frozen=True):

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
+import psutil
 
 from agent.introspect import with_free_memory
+from agent.memory import available_bytes, check_memory
 from agent.trust import Trust, load_trust
 from agent.updater.download import fetch_file, fetch_small
 from agent.updater.wire import (
@@ -47,7 +49,7 @@ from shoal.signing import KeyVerifier
 from shoal.tflite.reader import read_model
 from shoal.tflite.requirements import file_gaps
 
-RETRYABLE = {"download-failed", "download-slow", "disk-full"}
+RETRYABLE = {"download-failed", "download-slow", "disk-full", "memory-now"}
 
 
 def main() -> None:
@@ -109,18 +111,20 @@ def fetch(request: FetchRequest) -> Reply:
         raise _incompatible(manifest, "no variant fits this device", gaps)
     _say(Reached("compatible"))
     _files(trust, manifest, variant, folder)
-    _check_model(manifest, variant, folder, facts)
-    return Staged(variant.name)
+    return Staged(variant.name, _check_model(manifest, variant, folder, facts))
 
 
-def _check_model(manifest: Manifest, variant: Variant, folder: Path, facts: Facts) -> None:
-    """Believe the file, not the manifest, about what the file needs."""
+def _check_model(manifest: Manifest, variant: Variant, folder: Path, facts: Facts) -> int:
+    """Believe the file, not the manifest, about what the file needs; bytes that loading takes."""
     if variant.runtime != "tflite":
-        return
+        return 0
     path = folder / manifest.file(variant.file).sha256
     model = read_model(path.read_bytes(), f"{manifest.model} {manifest.version} {variant.file}")
     if gaps := file_gaps(model, facts):
         raise _incompatible(manifest, f"variant {variant.name} does not fit this device", gaps)
+    name, need = f"{manifest.model} {manifest.version}", model.memory_bytes
+    check_memory(name, need, available_bytes(), psutil.virtual_memory().total)
+    return need
 
 
 def _incompatible(manifest: Manifest, words: str, gaps: list[Gap]) -> ShoalError:

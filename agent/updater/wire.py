@@ -59,6 +59,8 @@ class Staged(Struct, frozen=True, tag="staged"):
     """Everything of the release that this device needs lies in its files folder."""
 
     variant: str
+    memory_bytes: int = 0
+    """What loading it takes, estimated; 0 where that is not known."""
 
 
 class Refused(Struct, frozen=True, tag="refused"):

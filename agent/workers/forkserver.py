@@ -2,7 +2,8 @@
 
 It has made no interpreter and runs one thread, so forking it is safe. It speaks JSON over a
 SOCK_SEQPACKET socket: `{"fork": n}` with the worker's socket attached is answered by
-`{"fork": n, "pid": p}`, and each ended worker by `{"exit": p, "status": s}` (negative: signal).
+`{"fork": n, "pid": p}`, and each ended worker by `{"exit": p, "status": s, "words": w}` (negative:
+signal; words: the end of what it wrote to standard error, where a runtime says why it gives up).
 It dies with the agent, and its workers die with it.
 
 Started by the pool as `python -m agent.workers.forkserver FD`.
@@ -23,9 +24,14 @@ from collections.abc import Callable
 
 from agent.runtimes import preload
 from agent.workers import worker
+from agent.workers.limits import forbid_core_dumps
 from agent.workers.trim import trim_memory
 
 PR_SET_PDEATHSIG = 1
+MAX_WORDS = 600
+
+_words: dict[int, int] = {}
+"""Process id → where its standard error is read."""
 
 
 def main() -> None:
@@ -63,13 +69,20 @@ def _fork_one(control: socket.socket, own: list[int]) -> bool:
     if not message:
         return False
     connection = socket.socket(fileno=descriptors[0])
+    words_read, words_write = os.pipe()
     pid = os.fork()
     if pid == 0:
         control.close()
-        for descriptor in own:
+        for descriptor in (*own, words_read, *_words.values()):
             os.close(descriptor)
+        os.set_blocking(words_write, False)  # a full pipe loses words, never time
+        os.dup2(words_write, 2)
+        os.close(words_write)
         _run(lambda: worker.serve(connection))
     connection.close()
+    os.close(words_write)
+    os.set_blocking(words_read, False)
+    _words[pid] = words_read
     control.send(json.dumps({"fork": json.loads(message)["fork"], "pid": pid}).encode())
     return True
 
@@ -81,6 +94,7 @@ def _run(serve: Callable[[], None]) -> None:
         _die_with_parent()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        forbid_core_dumps()
         _prefer_for_oom_kill()
         serve()
         status = 0
@@ -101,9 +115,28 @@ def _reap(control: socket.socket) -> None:
             return
         if pid == 0:
             return
-        control.send(
-            json.dumps({"exit": pid, "status": os.waitstatus_to_exitcode(status)}).encode()
-        )
+        ended = {
+            "exit": pid,
+            "status": os.waitstatus_to_exitcode(status),
+            "words": _take_words(pid),
+        }
+        control.send(json.dumps(ended).encode())
+
+
+def _take_words(pid: int) -> str:
+    """Pass on what an ended worker wrote to standard error; return its end."""
+    descriptor = _words.pop(pid, None)
+    if descriptor is None:
+        return ""
+    try:
+        data = os.read(descriptor, 65536)
+    except BlockingIOError:
+        data = b""
+    finally:
+        os.close(descriptor)
+    sys.stderr.buffer.write(data)
+    sys.stderr.flush()
+    return data[-MAX_WORDS:].decode(errors="replace").strip()
 
 
 def _die_with_parent() -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from typing import NamedTuple
 
 from shoal.errors import ShoalError
 
@@ -31,6 +32,15 @@ class ForkserverError(ShoalError):
     code = "forkserver-failed"
 
 
+class Ended(NamedTuple):
+    """The end of a worker."""
+
+    status: int
+    """Negative for a signal."""
+    words: str
+    """The last it wrote to standard error."""
+
+
 class Forkserver:
     """A running forkserver; made with `start`, restarted by making a new one."""
 
@@ -39,7 +49,7 @@ class Forkserver:
         self._control = control
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._forks: dict[int, asyncio.Future[int]] = {}
-        self._exits: dict[int, asyncio.Future[int | None]] = {}
+        self._exits: dict[int, asyncio.Future[Ended | None]] = {}
         self._number = 0
         self.alive = True
 
@@ -94,8 +104,8 @@ class Forkserver:
         ours.setblocking(False)
         return pid, ours
 
-    async def wait_exit(self, pid: int) -> int | None:
-        """Exit status of a worker, negative for a signal; None if the forkserver cannot say."""
+    async def wait_exit(self, pid: int) -> Ended | None:
+        """How a worker ended; None if the forkserver cannot say."""
         future = self._exits.setdefault(pid, asyncio.get_running_loop().create_future())
         if not self.alive:
             return None
@@ -134,7 +144,7 @@ class Forkserver:
                 message["exit"], asyncio.get_running_loop().create_future()
             )
             if not future.done():
-                future.set_result(message["status"])
+                future.set_result(Ended(message["status"], message["words"]))
 
     def _lose(self) -> None:
         if not self.alive:

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from agent.crashloop import backoff_seconds
 from agent.ports import (
     GoldenReport,
     LoadRefusedError,
@@ -27,6 +28,8 @@ from agent.ports import (
 from agent.workers import frames
 from agent.workers.forkserver_client import Forkserver, ForkserverError, kill
 from agent.workers.frames import InferAnswer, InferRequest, Kind
+from agent.workers.limits import allowance
+from agent.workers.quarantine import Quarantine
 from agent.workers.starvation import Starvation
 from shoal.errors import ShoalError
 from shoal.protocol.messages import FieldStatistics
@@ -40,10 +43,21 @@ class PoolOptions:
     load_timeout_seconds: float = 30.0
     golden_timeout_seconds: float = 60.0
     min_deadline_ms: float = 100.0
+    memory_mb: int = 0
+    """What a worker may take on top of the forkserver; 0: by the model's estimated need."""
+    quarantine: Quarantine | None = None
+    """Where windows go that took two workers down."""
+
+
+LOAD_CODES = {"deadline-missed": "load-timeout", "worker-memory": "worker-memory"}
+"""Of a worker lost while loading; any other is `worker-crashed`."""
+OUT_OF_MEMORY = ("bad_alloc", "MemoryError", "annot allocate memory", "out of memory")
+"""What runtimes write to standard error when an allocation is refused."""
 
 
 class WorkerLostError(ShoalError):
-    """The process died (`worker-crashed`) or missed its deadline (`deadline-missed`)."""
+    """The process died (`worker-crashed`), ran out of memory (`worker-memory`) or missed its
+    deadline (`deadline-missed`)."""
 
     code = "worker-crashed"
 
@@ -78,24 +92,25 @@ class ForkserverPool:
         self.options = options or PoolOptions()
         self._server: Forkserver | None = None
         self._starting = asyncio.Lock()
-        self._workers: set[Worker] = set()
+        self.workers: set[Worker] = set()
+        """Those that are loaded."""
 
-    async def load(self, release: StagedRelease) -> Worker:
+    async def load(self, release: StagedRelease, estimated_bytes: int = 0) -> Worker:
         """Return a worker with the release in it, or raise `LoadRefusedError`."""
-        worker = Worker(self, release)
+        worker = Worker(self, release, allowance(estimated_bytes, self.options.memory_mb))
         try:
             await worker.start()
         except (WorkerLostError, ForkserverError) as error:
-            code = "load-timeout" if error.code == "deadline-missed" else "worker-crashed"
+            code = LOAD_CODES.get(error.code, "worker-crashed")
             raise LoadRefusedError(
                 f"{release.manifest.model} {release.manifest.version}: {error.sentence}", code=code
             ) from error
-        self._workers.add(worker)
+        self.workers.add(worker)
         return worker
 
     async def stop(self) -> None:
         """End all workers and the forkserver."""
-        for worker in list(self._workers):
+        for worker in list(self.workers):
             await worker.close()
         if self._server is not None:
             await self._server.stop()
@@ -104,7 +119,7 @@ class ForkserverPool:
     def pids(self) -> list[int]:
         """Process ids of the forkserver and all workers."""
         server = [self._server.pid] if self._server is not None and self._server.alive else []
-        return server + [worker.pid for worker in self._workers if worker.pid]
+        return server + [worker.pid for worker in self.workers if worker.pid]
 
     async def server(self) -> Forkserver:
         """The running forkserver."""
@@ -117,14 +132,18 @@ class ForkserverPool:
 
     def forget(self, worker: Worker) -> None:
         """Called by a worker that closes."""
-        self._workers.discard(worker)
+        self.workers.discard(worker)
 
 
 class Worker:
     """`agent.ports.LoadedModel`: one model, whichever process holds it at the moment."""
 
-    def __init__(self, pool: ForkserverPool, release: StagedRelease) -> None:
+    def __init__(self, pool: ForkserverPool, release: StagedRelease, memory_bytes: int) -> None:
         self._pool = pool
+        self._memory_bytes = memory_bytes
+        self._losses = 0
+        """In a row, without an answer in between."""
+        self._not_before = 0.0
         self._release = release
         self._link: _Link | None = None
         self._facts = RuntimeFacts("", "", "")
@@ -160,6 +179,7 @@ class Worker:
             "manifest_sha256": self._release.manifest_sha256,
             "variant": self._release.variant.name,
             "num_threads": self._pool.options.num_threads,
+            "memory_bytes": self._memory_bytes,
         }
         try:
             told = await self._ask_json(
@@ -190,7 +210,9 @@ class Worker:
         try:
             told = await self._ask_json(Kind.GOLDEN, b"", self._pool.options.golden_timeout_seconds)
         except WorkerLostError as error:
-            return GoldenReport(False, 0, 0.0, 0.0, f"{name}: golden samples: {error.sentence}")
+            raise LoadRefusedError(
+                f"{name}: golden samples: {error.sentence}", code=error.code
+            ) from error
         p99 = float(told["latency_p99_ms"])
         self._p99_ms = max(p99, self._p99_ms)
         worst, samples = float(told["worst"]), int(told["samples"])
@@ -204,7 +226,8 @@ class Worker:
     async def infer(self, request: InferRequest) -> InferAnswer:
         """Run one batch; on a lost worker try it once more on a fresh one.
 
-        Raises `BatchFailedError` with the code of the second loss, or of a refusal.
+        Raises `BatchFailedError`: `quarantined` after the second loss, `worker-backoff` while a
+        worker that keeps dying is not started again yet, or the code of a refusal to load.
         """
         payload = frames.encode_infer(request)
         seconds = deadline_seconds(
@@ -226,8 +249,21 @@ class Worker:
                 raise BatchFailedError(error.sentence, code=error.code) from error
             else:
                 self._uncounted += request.fresh
+                self._losses = 0
                 return frames.decode_answer(data)
-        raise BatchFailedError(lost.sentence, code=lost.code) from lost
+        self._set_aside(request, lost)
+        raise BatchFailedError(lost.sentence, code="quarantined") from lost
+
+    def _set_aside(self, request: InferRequest, lost: ShoalError) -> None:
+        """Two workers were lost over one batch: keep it for people, and say so."""
+        quarantine = self._pool.options.quarantine
+        path = (
+            quarantine.keep(self._release, request, lost.code, lost.sentence)
+            if quarantine
+            else None
+        )
+        kept = f"kept as {path.name}" if path else "not kept"
+        self._tell("quarantined", f"{request.fresh} rows took two workers down, {kept}", False)
 
     async def take_statistics(self) -> StatisticsTaken:
         """Statistics since the last call; rows of processes lost since then are `lost`."""
@@ -249,22 +285,26 @@ class Worker:
             await link.close()
 
     async def _restart(self) -> None:
+        left = self._not_before - time.monotonic()
+        if left > 0:
+            raise BatchFailedError(
+                f"worker: lost {self._losses} times in a row, started again in {left:.1f} s",
+                code="worker-backoff",
+            )
         self.restarts += 1
         await self.start()
 
     async def _report(self, error: ShoalError, *, recovered: bool) -> None:
         self._lost += self._uncounted
         self._uncounted = 0
+        self._losses += 1
+        self._not_before = time.monotonic() + backoff_seconds(self._losses)
+        self._tell(error.code, error.sentence, recovered)
+
+    def _tell(self, code: str, sentence: str, recovered: bool) -> None:
         manifest = self._release.manifest
-        self.on_incident(
-            WorkerIncident(
-                manifest.model,
-                manifest.version,
-                error.code,
-                f"{manifest.model} {manifest.version}: {error.sentence}",
-                recovered,
-            )
-        )
+        words = f"{manifest.model} {manifest.version}: {sentence}"
+        self.on_incident(WorkerIncident(manifest.model, manifest.version, code, words, recovered))
 
     async def _ask_json(self, kind: Kind, payload: bytes, seconds: float) -> dict[str, Any]:
         found: dict[str, Any] = msgspec.json.decode(
@@ -288,10 +328,14 @@ class Worker:
             ) from error
         except (OSError, EOFError, frames.FrameError) as error:
             self._link = None
-            ended = await link.close()
-            raise WorkerLostError(f"worker {link.pid}: {ended}") from error
+            code, ended = await link.close()
+            raise WorkerLostError(f"worker {link.pid}: {ended}", code=code) from error
         if got is Kind.ERROR:
             code, sentence = msgspec.json.decode(data)
+            if code == "worker-memory":  # it may be anything by now: a fresh one is better
+                self._link = None
+                await link.close()
+                raise WorkerLostError(f"worker {link.pid}: {sentence}", code=code)
             raise LoadRefusedError(sentence, code=code)
         if got is not wanted:
             self._link = None
@@ -343,8 +387,8 @@ class _Link:
         length, kind = frames.decode_header(header)
         return kind, await self._reader.readexactly(length)
 
-    async def close(self) -> str:
-        """Kill the process, wait for it, and say how it ended."""
+    async def close(self) -> tuple[str, str]:
+        """Kill the process, wait for it, and say how it ended: a code and words."""
         self._writer.close()
         start = time.monotonic()
         # a process that has ended by itself tells its own status; one that has not is killed
@@ -352,10 +396,19 @@ class _Link:
         kill(self.pid)
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
-        status = await self._server.wait_exit(self.pid)
-        if status is None:
-            return f"ended, status unknown after {time.monotonic() - start:.1f} s"
-        return f"died of signal {-status}" if status < 0 else f"ended with status {status}"
+        ended = await self._server.wait_exit(self.pid)
+        if ended is None:
+            return "worker-crashed", f"ended, status unknown after {time.monotonic() - start:.1f} s"
+        return explain_end(*ended)
+
+
+def explain_end(status: int, words: str) -> tuple[str, str]:
+    """Code and words for an exit status and the end of standard error."""
+    how = f"died of signal {-status}" if status < 0 else f"ended with status {status}"
+    last = words.splitlines()[-1][:200] if words and status else ""
+    if any(hint in words for hint in OUT_OF_MEMORY):
+        return "worker-memory", f"out of memory, {how} ({last})"
+    return "worker-crashed", f"{how} ({last})" if last and not last.startswith("INFO") else how
 
 
 def deadline_seconds(stated_ms: float, least_ms: float, p99_ms: float, rows: int) -> float:

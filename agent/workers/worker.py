@@ -19,6 +19,7 @@ import numpy as np
 from agent.runtimes import Engine, RuntimeLoadError, load_engine
 from agent.workers import frames
 from agent.workers.frames import Kind
+from agent.workers.limits import limit_address_space
 from agent.workers.trim import trim_memory
 from shoal.baseline import Baseline, decode_baseline
 from shoal.errors import InvalidInputError, ShoalError
@@ -83,6 +84,7 @@ class Model:
     """One loaded model with its contract and the statistics of the window under way."""
 
     def __init__(self, order: dict[str, Any]) -> None:
+        limit_address_space(order["memory_bytes"])
         folder = Path(order["folder"])
         self.manifest: Manifest = decode_manifest(
             _read_verified(folder, order["manifest_sha256"], "manifest")

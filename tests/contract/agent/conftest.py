@@ -79,7 +79,14 @@ def make_release(
         "golden.json": json.dumps(samples).encode(),
     }
     values = {
-        "probation": Probation(seconds=0.2, min_rows=20, max_failed_ratio=0.5, max_crashes=1),
+        "probation": Probation(
+            seconds=0.2,
+            min_rows=20,
+            max_failed_ratio=0.5,
+            max_crashes=2,
+            max_latency_ratio=1e9,  # a busy machine is no fault of a release
+            max_memory_ratio=1e9,
+        ),
         "deadline_ms": 5000.0,
         "golden": Golden(file="golden.json"),
         **changes,
@@ -167,6 +174,7 @@ class Device:
         self._tasks: list[asyncio.Task[None]] = []
         self._told = asyncio.Condition()
         self.crash_limits = CrashLimits(crashes=1000)
+        self.facts: dict[str, Any] = {"runtimes": "tflite"}
         self.pool_options = PoolOptions(min_deadline_ms=5000)
 
     async def start(self, *assignments: Assignment) -> None:
@@ -187,7 +195,7 @@ class Device:
             self.pool,
             self.pipeline,
             reporter,
-            {"runtimes": "tflite"},
+            self.facts,
             self._changed,
             crash_limits=self.crash_limits,
         )
@@ -298,11 +306,14 @@ class Device:
 class KillingStore(StateStore):
     """Kills its own process once a candidate's stage is stored."""
 
-    stage = ""
+    version = stage = ""
 
     def save_slots(self, slots: Slots) -> None:
         super().save_slots(slots)
-        if slots.candidate is not None and slots.candidate.stage.value == self.stage:
+        candidate = slots.candidate
+        if candidate is None or candidate.assignment.version != self.version:
+            return
+        if candidate.stage.value == self.stage:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -310,9 +321,10 @@ def run_child(folder: str, stage: str, assignment: str) -> None:
     """In a process of its own: run the device until the stage is stored."""
 
     async def main() -> None:
-        KillingStore.stage = stage
+        wanted = msgspec.json.decode(assignment, type=Assignment)
+        KillingStore.version, KillingStore.stage = wanted.version, stage
         device = Device(Path(folder), KillingStore)
-        await device.start(msgspec.json.decode(assignment, type=Assignment))
+        await device.start(wanted)
         await device.until(lambda: False)
 
     asyncio.run(main())

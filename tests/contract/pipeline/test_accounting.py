@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
+from dataclasses import replace
 
+import numpy as np
 import pytest
+
+from agent.workers.frames import InferRequest
+from agent.workers.quarantine import Quarantine, read_window
 
 pytestmark = pytest.mark.contract
 
@@ -158,23 +164,50 @@ async def test_a_hanging_worker_is_killed_at_its_deadline_and_costs_no_row(
             os.kill(pid, 0)
 
 
-async def test_a_batch_that_takes_two_workers_down_is_given_up_and_counted(
-    pool, release, write_csv, bench, totals, row
+async def test_a_batch_that_takes_two_workers_down_is_quarantined_and_the_rest_waits(
+    pool, release, write_csv, bench, totals, row, tmp_path
 ):
-    """No worker is fast enough for this release: each batch fails, and the next one is tried."""
+    """No worker is fast enough for this release: it is started again after a pause only."""
+    quarantine = Quarantine(tmp_path / "quarantine")
+    pool.options = replace(pool.options, quarantine=quarantine)
     run = bench(write_csv(200, missing={10}))
     hopeless = await pool.load(release(1, deadline_ms=0.001))
     await run.run(hopeless)
     found = totals(await run.take())
-    assert (found.in_count, found.ok, found.failed) == (200, 0, {"deadline-missed": 200})
+    assert (found.in_count, found.ok) == (200, 0)
+    assert set(found.failed) <= {"quarantined", "worker-backoff"}
+    assert found.failed["quarantined"] > 0
     assert run.answers == {}
-    assert {one.code for one in run.incidents} == {"deadline-missed"}
-    assert [one.recovered for one in run.incidents] == [True, False] * 4
+    codes = [(one.code, one.recovered) for one in run.incidents[:3]]
+    assert codes == [
+        ("deadline-missed", True),
+        ("deadline-missed", False),
+        ("quarantined", False),
+    ]
+    first, *_ = sorted(quarantine.folder.iterdir())
+    assert first.name in run.incidents[2].sentence
+    head, request = read_window(first)
+    assert (head["version"], head["code"]) == ("1.0.0", "deadline-missed")
+    values = np.frombuffer(request.values, "<f4").reshape(-1, request.width)
+    assert values[0].tolist() == [row(0)["a"], row(0)["b"]]
     await run.run(await pool.load(release(2)))
     assert (await run.pipeline.swap(None)) is not hopeless
     found = totals(await run.take())
     assert (found.in_count, found.ok) == (400, 199)
     _assert_answers_match(run, row)
+
+
+async def test_a_worker_out_of_memory_is_replaced_told_as_such_and_costs_no_row(pool, release):
+    """A batch that needs memory which the process may not take any more."""
+    worker = await pool.load(release())
+    rows = 100_000
+    request = InferRequest(0, rows, 2, np.zeros((rows, 2), "<f4").tobytes())
+    incidents = []
+    worker.on_incident = incidents.append
+    resource.prlimit(worker.pid, resource.RLIMIT_AS, (2**20, 2**20))
+    assert (await worker.infer(request)).windows == rows
+    assert [(one.code, one.recovered) for one in incidents] == [("worker-memory", True)]
+    assert "out of memory" in incidents[0].sentence
 
 
 async def test_answers_that_are_not_finite_are_failed_rows(pool, release, write_csv, bench, totals):
