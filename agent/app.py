@@ -35,9 +35,9 @@ from agent.notify import notify, watchdog_seconds
 from agent.pipeline import BUFFER_ROWS, AgeLimits, WorkerPipeline
 from agent.ports import Action, Follower
 from agent.reporter import Identity, Reporter
+from agent.safemode import SafeMode
 from agent.scrub import held_secrets, scrub_text
 from agent.slots import Slots
-from agent.safemode import SafeMode
 from agent.sources import SourceContext, Tally, open_source
 from agent.spool import Spool
 from agent.state_files import open_database

@@ -18,9 +18,9 @@ import msgspec
 
 from agent.actions import find_action_problems
 from agent.address import split_address
-from agent.maintenance import parse_window
 from agent.crashloop import CrashLimits
 from agent.garbage import GarbageLimits
+from agent.maintenance import parse_window
 from agent.sources import find_source_problems
 from shoal.errors import InvalidInputError
 from shoal.ids import DeviceId, SiteId, is_name

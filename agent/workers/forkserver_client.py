@@ -87,11 +87,12 @@ class Forkserver:
         if not self.alive:
             raise ForkserverError("forkserver: has died")
         self._number += 1
+        number = self._number  # several models may fork at once
         reply: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._forks[self._number] = reply
+        self._forks[number] = reply
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
-        message = json.dumps({"fork": self._number}).encode()
+        message = json.dumps({"fork": number}).encode()
         try:
             socket.send_fds(self._control, [message], [theirs.fileno()])
             pid = await asyncio.wait_for(reply, FORK_TIMEOUT_SECONDS)
@@ -100,7 +101,7 @@ class Forkserver:
             raise ForkserverError(f"forkserver: no worker: {error!r}") from error
         finally:
             theirs.close()
-            self._forks.pop(self._number, None)
+            self._forks.pop(number, None)
         ours.setblocking(False)
         return pid, ours
 

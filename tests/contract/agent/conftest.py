@@ -28,6 +28,7 @@ import pytest
 from agent.clock import Clock
 from agent.config import OutboxLimits
 from agent.crashloop import CrashLimits
+from agent.introspect import device_facts
 from agent.manager import ModelManager
 from agent.pipeline import WorkerPipeline
 from agent.ports import Answers
@@ -174,7 +175,7 @@ class Device:
         self._tasks: list[asyncio.Task[None]] = []
         self._told = asyncio.Condition()
         self.crash_limits = CrashLimits(crashes=1000)
-        self.facts: dict[str, Any] = {"runtimes": "tflite"}
+        self.facts: dict[str, Any] = dict(device_facts("", folder))
         self.pool_options = PoolOptions(min_deadline_ms=5000)
 
     async def start(self, *assignments: Assignment) -> None:

@@ -136,3 +136,12 @@ async def test_a_forkserver_that_dies_while_asked_for_a_worker_says_so():
     with pytest.raises(ForkserverError):
         await server.fork()
     await server.stop()
+
+
+async def test_workers_made_at_the_same_time_do_not_wait_for_one_another(release):
+    server = await Forkserver.start()
+    made = await asyncio.wait_for(asyncio.gather(*(server.fork() for _ in range(8))), 9)
+    assert len({pid for pid, _ in made}) == 8
+    for _, connection in made:
+        connection.close()
+    await server.stop()
