@@ -214,14 +214,3 @@ async def test_a_full_disk_stops_nothing_that_answers(device, repository, assign
     assert device.answering == "1.0.0"
     await device.stop()
     assert device.lost == {}
-
-
-async def test_a_package_that_needs_more_memory_than_there_is_is_refused_before_loading(
-    device, repository, assign
-):
-    device.facts["memory_mb"] = 1
-    await device.start(assign(repository.publish(1)))
-    await device.until_stage("refused")
-    assert device.slots.candidate.code in ("memory", "incompatible")
-    assert "memory" in device.slots.candidate.sentence
-    assert device.pool.pids() == []

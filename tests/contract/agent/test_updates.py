@@ -151,7 +151,7 @@ async def test_a_release_that_needs_more_than_the_device_has_is_refused_before_i
     one, large = repository.publish(1), repository.publish(2)
     await device.start(assign(one))
     await device.until(lambda: device.versions[0] == "1.0.0")
-    device.manager._facts = {"runtimes": "tflite", "memory_mb": 1}
+    device.facts["memory_mb"] = 1
     device.manager.assign(assign(large))
     await device.until(lambda: device.execution("2.0.0")[-1:] == ["rejected"])
     refused = device.events("execution")[-1]
