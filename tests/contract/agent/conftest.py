@@ -188,7 +188,7 @@ class Device:
         source = open_source(
             "csv", {"path": str(self.folder / "rows.csv"), "rate_hz": 500.0, "loop": True}
         )
-        self.pipeline = WorkerPipeline(MODEL, source, [self])
+        self.pipeline = WorkerPipeline(MODEL, source, [self], overload="wait")
         self.manager = ModelManager(
             MODEL,
             self.folder,
