@@ -177,6 +177,7 @@ class Device:
         self.crash_limits = CrashLimits(crashes=1000)
         self.facts: dict[str, Any] = dict(device_facts("", folder))
         self.pool_options = PoolOptions(min_deadline_ms=5000)
+        self.facts: dict[str, str | int | float | bool] = {"runtimes": "tflite"}
 
     async def start(self, *assignments: Assignment) -> None:
         self.store = self._make_store(open_database(self.folder / "state.sqlite"))
