@@ -157,7 +157,7 @@ async def test_ten_thousand_rows_a_second_into_a_slow_model_cost_rows_not_memory
     pool, release, bench, totals, row, lines_source, port, overload
 ):
     """The model does about 1,000 rows a second; the sender does not wait for it."""
-    rows, held = 30_000, []
+    rows, held = 20_000, []
     run = bench(lines_source("tcp", listen=f"127.0.0.1:{port}"), overload=overload)
     await run.start(await pool.load(release(hidden=2600, deadline_ms=10_000.0)))
     _, writer = await _connect(lambda: asyncio.open_connection("127.0.0.1", port))
