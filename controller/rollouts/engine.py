@@ -19,6 +19,7 @@ from controller.rollouts.store import (
     active_rollouts,
     apply_reports,
     carry_out,
+    contradicted_rollouts,
     has_reports,
     read_view,
     trailing_rollouts,
@@ -29,6 +30,8 @@ from controller.services import Services
 log = logging.getLogger("controller.rollouts")
 
 MAX_STEPS = 20
+COMPARE_SECONDS = 10.0
+"""How often what devices run is compared with what they were given by rollouts that are over."""
 """Plans of one tick; a wave without devices passes several states at once."""
 
 
@@ -37,6 +40,7 @@ class Engine:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._compared_ms = 0
 
     def tick(self) -> bool:
         """One round; whether any rollout is active."""
@@ -48,13 +52,21 @@ class Engine:
                 apply_reports(connection, self._services.now_ms())
         with reading(engine) as connection:
             active = active_rollouts(connection)
-            trailing = trailing_rollouts(connection)
-        for name in [*active, *trailing]:
+            trailing = {*trailing_rollouts(connection), *self._contradicted(connection)}
+        for name in [*active, *sorted(trailing)]:
             try:
                 self._advance(name)
             except Exception as error:  # one rollout's trouble must not hold the others
                 log.exception("event=failed rollout=%s error=%r", name, str(error))
         return bool(active)
+
+    def _contradicted(self, connection: Connection) -> list[str]:
+        """Rollouts that are over and no longer true; it costs a look at every assignment."""
+        now_ms = self._services.now_ms()
+        if 0 <= now_ms - self._compared_ms < COMPARE_SECONDS * 1000:
+            return []
+        self._compared_ms = now_ms
+        return contradicted_rollouts(connection)
 
     def _advance(self, rollout: str) -> None:
         """Plan and record until nothing is left to do; no transaction where nothing is."""

@@ -6,6 +6,7 @@ It never promotes on missing evidence: what cannot be judged is inconclusive, ho
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from controller.rollouts.states import (
     BAD,
@@ -19,6 +20,7 @@ from controller.rollouts.values import (
     Action,
     ExecutionView,
     Offer,
+    Requeue,
     RolloutView,
     SetExecution,
     SetRollout,
@@ -30,6 +32,7 @@ from controller.rollouts.values import (
 E, R, W = ExecutionState, RolloutState, WaveState
 
 MAX_NAMED = 5
+_MAY_SUCCEED = UNDER_WAY | {E.OFFERED, E.TIMED_OUT, E.REVERTED}
 
 
 def plan(view: RolloutView, now_ms: int) -> list[Action]:
@@ -71,8 +74,7 @@ def roll_back(view: RolloutView, reason: str) -> list[Action]:
         if one.state is E.QUEUED and one.attempt == 1:
             actions.append(cancelled(one, "its wave never came"))
         elif one.assigned_rollback:
-            if one.state in (E.FAILED, E.REJECTED):  # one that failed is waited for again
-                actions.append(_rolling_back(one))
+            actions += _roll_back_again(one)
         else:
             actions.append(take_back(one))
             if one.state is not E.ROLLED_BACK:
@@ -80,16 +82,25 @@ def roll_back(view: RolloutView, reason: str) -> list[Action]:
     return [*actions, SetRollout(R.ROLLING_BACK, reason)]
 
 
+def _roll_back_again(one: ExecutionView) -> list[Action]:
+    """Tell a device anew that did not go back: the same attempt would be old news to it."""
+    if one.active_sequence == one.previous_sequence:
+        return [_rolling_back(one)] if one.state in (E.FAILED, E.REJECTED) else []
+    again = replace(one, attempt=one.attempt + 1)
+    return [Requeue(one.device, one.attempt), take_back(again), _rolling_back(again)]
+
+
 # Executions
 
 
 def _settle_executions(view: RolloutView, now_ms: int) -> list[Action]:
-    """Believe successes whose digest agrees, and end what takes too long."""
+    """Believe successes while the digest agrees, and end what takes too long."""
     actions: list[Action] = []
     for one in view.executions:
         waited = (now_ms - one.updated_ms) / 1000
-        open_ = one.state is E.TIMED_OUT or one.state not in ENDED | {E.QUEUED}
-        if one.reported_success and open_ and one.digest_agrees:
+        if one.state is E.SUCCEEDED and one.assigned_update and not one.digest_agrees:
+            actions.append(_reverted(view, one))
+        elif one.reported_success and one.state in _MAY_SUCCEED and one.digest_agrees:
             actions.append(
                 SetExecution(one.device, one.attempt, E.SUCCEEDED, "succeeded", one.sentence)
             )
@@ -102,6 +113,14 @@ def _settle_executions(view: RolloutView, now_ms: int) -> list[Action]:
 
 def _patience(view: RolloutView) -> float:
     return view.options.step_seconds + 2 * view.probation_seconds
+
+
+def _reverted(view: RolloutView, one: ExecutionView) -> SetExecution:
+    runs = f"runs {one.active_version}" if one.active_version else "runs nothing"
+    if one.active_version == view.version:
+        runs += " of another digest"
+    sentence = f"{one.device}: {runs}, {view.version} was given and had succeeded"
+    return SetExecution(one.device, one.attempt, E.REVERTED, "reverted", sentence)
 
 
 def _timed_out(one: ExecutionView, waited: float, what: str) -> SetExecution:

@@ -6,6 +6,7 @@ wave:      pending → releasing → soaking → evaluating → passed | failed 
 execution: queued → offered → accepted → downloading → staged → verifying → activating
            → soaking → succeeded | failed | rejected | timed_out | cancelled
            → rolling_back → rolled_back
+           succeeded → reverted
 
 `docs/rollouts.md` has the same tables with their reasons; a test holds both together.
 """
@@ -59,6 +60,7 @@ class ExecutionState(StrEnum):
     CANCELLED = "cancelled"
     ROLLING_BACK = "rolling_back"
     ROLLED_BACK = "rolled_back"
+    REVERTED = "reverted"
 
 
 R, W, E = RolloutState, WaveState, ExecutionState
@@ -69,9 +71,11 @@ ACTIVE_ROLLOUT = frozenset({R.RUNNING, R.PAUSED, R.ROLLING_BACK})
 _ORDER = (E.ACCEPTED, E.DOWNLOADING, E.STAGED, E.VERIFYING, E.ACTIVATING, E.SOAKING)
 UNDER_WAY = frozenset(_ORDER)
 """The device works on it."""
-ENDED = frozenset({E.SUCCEEDED, E.FAILED, E.REJECTED, E.TIMED_OUT, E.CANCELLED, E.ROLLED_BACK})
-BAD = frozenset({E.FAILED, E.REJECTED, E.ROLLED_BACK})
-"""The release did not stay on the device, and the device says why."""
+ENDED = frozenset(
+    {E.SUCCEEDED, E.FAILED, E.REJECTED, E.TIMED_OUT, E.CANCELLED, E.ROLLED_BACK, E.REVERTED}
+)
+BAD = frozenset({E.FAILED, E.REJECTED, E.ROLLED_BACK, E.REVERTED})
+"""The release did not stay on the device, as it says, or as the digest shows that it runs."""
 
 DEVICE, ENGINE, PERSON = "device", "engine", "person"
 _AUTO = frozenset({ENGINE})
@@ -123,7 +127,9 @@ WAVE_STEPS: dict[tuple[WaveState, WaveState], frozenset[str]] = {
 }
 
 _ENDS_SAID = (E.SUCCEEDED, E.FAILED, E.REJECTED, E.ROLLED_BACK)
-_TAKEN_BACK = (E.OFFERED, *_ORDER, E.SUCCEEDED, E.FAILED, E.REJECTED, E.TIMED_OUT)
+_TAKEN_BACK = (
+    E.OFFERED, *_ORDER, E.SUCCEEDED, E.FAILED, E.REJECTED, E.TIMED_OUT, E.REVERTED
+)  # fmt: skip
 
 EXECUTION_STEPS: dict[tuple[ExecutionState, ExecutionState], frozenset[str]] = {
     (E.QUEUED, E.OFFERED): _BOTH,
@@ -132,6 +138,9 @@ EXECUTION_STEPS: dict[tuple[ExecutionState, ExecutionState], frozenset[str]] = {
     (E.OFFERED, E.CANCELLED): _ASKED,
     (E.TIMED_OUT, E.CANCELLED): _ASKED,
     (E.SUCCEEDED, E.ROLLED_BACK): _SAID,
+    (E.SUCCEEDED, E.REVERTED): _AUTO,
+    (E.REVERTED, E.SUCCEEDED): _SAID,
+    (E.REVERTED, E.ROLLED_BACK): _SAID,
     (E.ROLLING_BACK, E.ROLLED_BACK): _AUTO | _SAID,
     (E.ROLLING_BACK, E.FAILED): _AUTO | _SAID,
     (E.ROLLING_BACK, E.REJECTED): _SAID,

@@ -75,6 +75,32 @@ def trailing_rollouts(connection: Connection) -> list[str]:
     return sorted(set(connection.scalars(query)))
 
 
+def contradicted_rollouts(connection: Connection) -> list[str]:
+    """Names of the rollouts that are over and of which a device runs something else by now.
+
+    Or runs it again. Where another rollout has moved the device since, that is no news.
+    """
+    e, a, m, r = executions.c, assignments.c, device_models.c, releases.c
+    left = and_(
+        e.state == ExecutionState.SUCCEEDED, m.active_manifest.is_distinct_from(r.manifest_sha256)
+    )
+    back = and_(e.state == ExecutionState.REVERTED, m.active_manifest == r.manifest_sha256)
+    ours = and_(e.rollout == a.rollout, e.device == a.device, e.attempt == a.attempt)
+    query = (
+        select(a.rollout)
+        .join(executions, ours)
+        .join(rollouts, rollouts.c.rollout == a.rollout)
+        .join(device_models, and_(m.device == a.device, m.model == a.model))
+        .join(releases, and_(r.model == a.model, r.sequence == a.release_sequence))
+        .where(
+            a.intent == "update",
+            rollouts.c.state.in_((RolloutState.SUCCEEDED, RolloutState.ABORTED)),
+            or_(left, back),
+        )
+    )
+    return sorted(set(connection.scalars(query)))
+
+
 def read_view(connection: Connection, rollout: str) -> RolloutView:
     """Everything the planner needs, but the gates."""
     row = connection.execute(select(rollouts).where(rollouts.c.rollout == rollout)).first()
@@ -138,6 +164,7 @@ def _executions(
         select(
             executions,
             m.active_sequence,
+            m.active_version,
             m.active_manifest,
             a.intent.label("intent"),
             a.rollout.label("assigned_by"),
@@ -160,8 +187,10 @@ def _execution(row: Any, rollout: str, digest: str) -> ExecutionView:
         previous_sequence=row.previous_sequence,
         reported_success=row.reported_success,
         active_sequence=row.active_sequence,
+        active_version=row.active_version,
         digest_agrees=row.active_manifest == digest,
         sentence=row.sentence,
+        assigned_update=row.intent == "update" and row.assigned_by == rollout,
         assigned_rollback=row.intent == "rollback" and row.assigned_by == rollout,
     )
 

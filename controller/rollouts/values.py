@@ -117,7 +117,10 @@ class ExecutionView:
     """The device said it succeeded; the digest it runs must agree before we believe it."""
     active_sequence: int | None = None
     digest_agrees: bool = False
+    active_version: str | None = None
     sentence: str = ""
+    assigned_update: bool = False
+    """Its assignment says to run the release: no other rollout has moved it since."""
     assigned_rollback: bool = False
     """Its assignment already says to go back."""
 

@@ -11,7 +11,9 @@ from markupsafe import Markup
 Document = dict[str, Any]
 
 DASH = "–"
-BAD_STATES = frozenset({"failed", "rejected", "rolled_back", "rollback_failed", "aborted"})
+BAD_STATES = frozenset(
+    {"failed", "rejected", "rolled_back", "rollback_failed", "aborted", "reverted"}
+)
 _SEVERITY = {
     "none": "as in training",
     "moderate": "moved",

@@ -14,7 +14,7 @@ Document = dict[str, Any]
 
 POLL_SECONDS = 0.3
 ENDED = FINAL_STATES | {"paused"}
-_TOLD_STATES = frozenset({"failed", "rejected", "timed_out", "rolled_back"})
+_TOLD_STATES = frozenset({"failed", "rejected", "timed_out", "rolled_back", "reverted"})
 
 
 def follow_rollout(

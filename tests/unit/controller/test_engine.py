@@ -11,7 +11,7 @@ from controller.ingest.fold import Folder
 from controller.ingest.write import write_batch
 from controller.releases import publish
 from controller.rollouts.engine import Engine
-from controller.rollouts.service import command, create, get_rollout
+from controller.rollouts.service import command, create, get_rollout, list_executions
 from controller.rollouts.values import parse_specification
 from shoal.protocol.messages import Event, ModelState, State, Window, encode
 
@@ -166,3 +166,23 @@ def test_trouble_with_one_rollout_holds_no_other(services, fleet, start):
         query = select(schema.rollouts.c.rollout, schema.rollouts.c.state)
         states = dict(connection.execute(query).all())
     assert states == {broken: "running", "r-2": "succeeded"}
+
+
+def test_a_device_that_runs_something_else_after_the_end_is_shown_as_reverted(
+    services, fleet, start
+):
+    rollout = start()
+    _drive(services, fleet, rollout)
+
+    def state_after(device, sequence):
+        fleet.run(device, sequence)
+        Engine(services).tick()
+        with reading(services.engine) as connection:
+            found = {one["device"]: one for one in list_executions(connection, rollout)}
+            assert get_rollout(connection, rollout)["state"] == "succeeded"
+        return found[device]
+
+    found = state_after("gw-2", 1)
+    assert (found["state"], found["code"]) == ("reverted", "reverted")
+    assert found["sentence"] == "gw-2: runs 1.0, 2.0 was given and had succeeded"
+    assert state_after("gw-2", 2)["state"] == "succeeded"

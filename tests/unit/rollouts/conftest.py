@@ -36,6 +36,7 @@ from controller.rollouts.values import (
 
 E, R, W = ExecutionState, RolloutState, WaveState
 OLD, NEW = 1, 2
+VERSIONS = {None: None, OLD: "1", NEW: "2"}
 GATES = {
     "good": (GateResult("enough data", "pass", "enough"), GateResult("shift", "pass", "near")),
     "unjudged": (GateResult("enough data", "pass", "enough"), GateResult("s", "not-judged", "-")),
@@ -79,6 +80,7 @@ class Ledger:
             replace(
                 one,
                 active_sequence=self.runs[one.device],
+                active_version=VERSIONS[self.runs[one.device]],
                 digest_agrees=self.runs[one.device] == NEW,
             )
             for one in self.view.executions
@@ -143,7 +145,7 @@ class Ledger:
                 case TakeBack():
                     one = self._attempt(action)
                     back = action.previous_sequence is not None
-                    self._put(replace(one, assigned_rollback=back))
+                    self._put(replace(one, assigned_rollback=back, assigned_update=False))
                 case Requeue():
                     one = self._attempt(action)
                     again = replace(
@@ -168,6 +170,7 @@ class Ledger:
                 state=E.OFFERED,
                 updated_ms=self.now_ms,
                 previous_sequence=previous,
+                assigned_update=True,
                 assigned_rollback=False,
             )
         )

@@ -218,14 +218,34 @@ def test_rollback_takes_back_a_device_that_waits_for_a_retry(started):
     assert started.view.state is R.ROLLED_BACK
 
 
-def test_a_failed_rollback_can_be_waited_for_again(started):
+def test_a_failed_rollback_is_tried_again_with_a_new_attempt(started):
+    """A device that refused to go back takes the same attempt for old news."""
     _succeed(started, "gw-0")
     started.command("rollback")
     started.now_ms += 1_000_000
     started.tick()
     assert started.view.state is R.ROLLBACK_FAILED
 
-    started.command("rollback")
-    started.runs["gw-0"] = 1
+    actions = started.command("rollback")
+    assert actions[:2] == [Requeue("gw-0", 1), TakeBack("gw-0", 1, 2, 1)]
+    assert (started.execution("gw-0").state, started.execution("gw-0").attempt) == (
+        E.ROLLING_BACK, 2,
+    )  # fmt: skip
+    started.now_ms += 1_000_000
     started.tick()
+    assert started.view.state is R.ROLLBACK_FAILED
+    assert TakeBack("gw-0", 1, 3, 1) in started.command("rollback")
+
+
+def test_a_failed_rollback_that_came_about_after_all_needs_no_new_attempt(started):
+    _succeed(started, "gw-0")
+    started.command("rollback")
+    started.now_ms += 1_000_000
+    started.tick()
+    assert started.view.state is R.ROLLBACK_FAILED
+
+    started.runs["gw-0"] = 1
+    started.command("rollback")
+    started.tick()
+    assert started.execution("gw-0").attempt == 1
     assert started.view.state is R.ROLLED_BACK

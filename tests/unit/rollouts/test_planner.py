@@ -14,7 +14,7 @@ from controller.rollouts.states import (
     WaveState,
     follows,
 )
-from controller.rollouts.values import SetRollout
+from controller.rollouts.values import SetExecution, SetRollout
 
 E, R, W = ExecutionState, RolloutState, WaveState
 
@@ -190,3 +190,52 @@ def test_the_reason_names_a_few_devices_and_counts_the_rest(make_ledger):
     actions = plan(ledger.seen(), ledger.now_ms)
     assert actions[0].reason.startswith("8 of 8 devices failed, 0 allowed: gw-0: ")
     assert actions[0].reason.endswith("and 3 more")
+
+
+@pytest.mark.parametrize(("runs", "words"), [(1, "runs 1"), (None, "runs nothing")])
+def test_a_device_that_runs_something_else_after_success_is_reverted(make_ledger, runs, words):
+    ledger = _start(make_ledger([1, 1], on_failure="pause"))
+    _finish(ledger, "gw-0")
+    ledger.runs["gw-0"] = runs
+    actions = plan(ledger.seen(), ledger.now_ms)
+    sentence = f"gw-0: {words}, 2 was given and had succeeded"
+    assert actions == [SetExecution("gw-0", 1, E.REVERTED, "reverted", sentence)]
+    ledger.tick()
+    assert ledger.execution("gw-0").state is E.REVERTED
+    assert (ledger.view.state, ledger.view.waves[0].state) == (R.PAUSED, W.FAILED)
+
+
+def test_a_reverted_device_of_a_wave_that_passed_takes_everyone_back(make_ledger):
+    ledger = _start(make_ledger([1, 1]))
+    _finish(ledger, "gw-0")
+    ledger.now_ms += 600_000
+    ledger.tick()
+    assert ledger.view.waves[0].state is W.PASSED
+    ledger.runs["gw-0"] = 1
+    ledger.tick()
+    assert (ledger.view.state, ledger.view.waves[0].state) == (R.ROLLED_BACK, W.FAILED)
+    assert ledger.execution("gw-0").state is E.ROLLED_BACK
+
+
+def test_a_reverted_device_that_runs_the_release_again_has_succeeded_again(make_ledger):
+    ledger = _start(make_ledger([10], max_failed_ratio=0.1))
+    _finish(ledger, *(f"gw-{number}" for number in range(10)))
+    ledger.runs["gw-3"] = None
+    ledger.tick()
+    assert ledger.execution("gw-3").state is E.REVERTED
+    ledger.runs["gw-3"] = 2
+    ledger.tick()
+    assert ledger.execution("gw-3").state is E.SUCCEEDED
+    assert ledger.view.state is R.RUNNING
+
+
+def test_a_device_that_another_rollout_moved_is_not_reverted(make_ledger):
+    ledger = _start(make_ledger([1]))
+    _finish(ledger, "gw-0")
+    ledger.now_ms += 600_000
+    ledger.tick()
+    assert ledger.view.state is R.SUCCEEDED
+    moved = replace(ledger.execution("gw-0"), assigned_update=False)
+    ledger.view = replace(ledger.view, executions=(moved,))
+    ledger.runs["gw-0"] = 1
+    assert ledger.tick() == []

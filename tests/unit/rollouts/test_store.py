@@ -60,7 +60,11 @@ class Stored:
                 connection.execute(delete(m).where(m.c.device == device))
                 return
             manifest = "d" * 64 if sequence == 2 else "0" * 64
-            values = {"active_sequence": sequence, "active_manifest": manifest}
+            values = {
+                "active_sequence": sequence,
+                "active_version": str(sequence),
+                "active_manifest": manifest,
+            }
             upsert(connection, m, {"device": device, "model": "m"}, values)
 
     def report(self, device, state, now_ms):

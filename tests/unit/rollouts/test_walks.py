@@ -93,6 +93,9 @@ def test_every_history_keeps_the_rules_and_comes_to_an_end(
         actions = ledger.tick()
         if before.state is R.PAUSED:
             assert ledger.view.state in (R.PAUSED, R.ROLLING_BACK, R.ROLLED_BACK)
+        for one in ledger.seen().executions:  # what is believed is what runs
+            if one.state in (E.SUCCEEDED, E.REVERTED):
+                assert one.digest_agrees == (one.state is E.SUCCEEDED), one
         for wave, old in zip(ledger.view.waves, before.waves, strict=True):
             if old.state is W.INCONCLUSIVE:
                 assert wave.state in (W.INCONCLUSIVE, W.FAILED), actions
