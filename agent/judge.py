@@ -13,7 +13,7 @@ from enum import Enum
 
 from agent.pipeline.accounting import NON_FINITE_OUTPUT
 from agent.ports import WindowReport
-from shoal.latency import latency_quantile
+from shoal.latency import LATENCY_FLOOR_US, latency_quantile
 from shoal.protocol.manifest import Probation
 
 MIN_MEMORY_RISE = 16 * 2**20
@@ -196,12 +196,12 @@ def _range(evidence: Evidence, limits: Probation, before: Before) -> Judgement |
 def _latency(evidence: Evidence, limits: Probation, before: Before) -> Judgement | None:
     before_us = before.latency_p95_us
     now_us = latency_quantile(list(evidence.latency_counts), 0.95)
-    if not before_us or now_us <= before_us * limits.max_latency_ratio:
+    if not before_us or now_us <= max(before_us * limits.max_latency_ratio, LATENCY_FLOOR_US):
         return None
     return _bad(
         "latency",
         f"p95 latency {now_us / 1e3:.2f} ms, {before_us / 1e3:.2f} ms before, "
-        f"at most {limits.max_latency_ratio:g} times allowed",
+        f"at most {limits.max_latency_ratio:g} times, or {LATENCY_FLOOR_US / 1e3:g} ms, allowed",
         latency_p95_us=now_us,
         latency_before_us=before_us,
     )

@@ -11,6 +11,10 @@ from itertools import zip_longest
 
 from shoal.protocol.messages import LATENCY_EDGES_US
 
+LATENCY_FLOOR_US = 2000.0
+"""A p95 below 2 ms is never too slow, whatever it was before: at that scale the scheduler decides.
+"""
+
 
 def latency_quantile(counts: Sequence[int], quantile: float) -> float:
     """Read a quantile in µs: the upper edge of its bin; 0 if empty."""

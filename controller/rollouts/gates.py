@@ -17,11 +17,9 @@ from statistics import median
 
 from controller.rollouts.values import GateResult, Verdict
 from shoal.drift import psi
-from shoal.latency import latency_quantile
+from shoal.latency import LATENCY_FLOOR_US, latency_quantile
 from shoal.protocol.manifest import Gates
 
-LATENCY_FLOOR_US = 2000.0
-"""A p95 below 2 ms passes whatever it was before: at that scale the scheduler decides."""
 MIN_SHARE = 0.5
 """Share of a wave's devices that must have reported enough rows."""
 

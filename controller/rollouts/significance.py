@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from controller.rollouts.gates import LATENCY_FLOOR_US, Compared, Evidence
+from controller.rollouts.gates import Compared, Evidence
 from controller.rollouts.inference import (
     LOOKS,
     Difference,
@@ -22,7 +22,7 @@ from controller.rollouts.inference import (
     look_level,
 )
 from controller.rollouts.values import GateResult, Verdict
-from shoal.latency import latency_quantile
+from shoal.latency import LATENCY_FLOOR_US, latency_quantile
 from shoal.protocol.manifest import Gates
 
 MAX_LABELS = 3

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from agent.judge import Before, Evidence, Verdict, judge, summarise_before
 from agent.ports import WindowReport
+from shoal.latency import LATENCY_FLOOR_US
 from shoal.protocol.manifest import Probation
 from shoal.protocol.messages import LATENCY_EDGES_US
 
@@ -116,6 +117,16 @@ def test_latency_is_compared_with_the_release_before(bins_slower, code):
     found = _judge(evidence, before_us=LATENCY_EDGES_US[12])
     assert found.code == code
     assert (found.verdict is Verdict.ROLL_BACK) is bool(code)
+
+
+@pytest.mark.parametrize(("bin_", "code"), [(15, ""), (16, "latency")])
+def test_a_latency_below_the_floor_is_never_too_slow(bin_, code):
+    """From 14 µs to 1.8 ms: at that scale the scheduler decides."""
+    assert LATENCY_EDGES_US[15] < LATENCY_FLOOR_US < LATENCY_EDGES_US[16]
+    evidence = Evidence(answered=100, latency_counts=_histogram(100, bin_))
+    found = _judge(evidence, before_us=LATENCY_EDGES_US[1])
+    assert found.code == code
+    assert not code or "at most 3 times, or 2 ms, allowed" in found.sentence
 
 
 def test_p95_decides_not_the_slowest_row():
