@@ -35,6 +35,7 @@ def serve(connection: socket.socket) -> None:
     """Answer frames on a blocking socket until it closes."""
     model: Model | None = None
     incoming = _Incoming(connection)
+    trimmed = False
     while (frame := incoming.next()) is not None:
         kind, payload = frame
         try:
@@ -50,6 +51,9 @@ def serve(connection: socket.socket) -> None:
         except MemoryError:
             answer = (Kind.ERROR, b'["worker-memory", "worker: out of memory"]')
         connection.sendall(frames.encode(*answer))
+        if kind is Kind.STATISTICS and not trimmed:
+            trimmed = True  # every path has run by now: the rest was for starting up
+            trim_memory()  # 10 ms, so not before the answer: a swap may wait for it
 
 
 class _Incoming:
@@ -113,7 +117,6 @@ class Model:
         self._high = np.array([_or(o.high, np.inf) for o in self.contract.outputs])
         self._features, self._outputs = _accumulators(self.contract, self._baseline())
         self._rows = 0
-        self._trimmed = False
 
     def facts(self) -> dict[str, Any]:
         """What the agent is told after loading."""
@@ -188,9 +191,6 @@ class Model:
     def take_statistics(self) -> dict[str, Any]:
         """Everything counted since the last call."""
         rows, self._rows = self._rows, 0
-        if rows and not self._trimmed:  # every path has run by now: the rest was for starting up
-            self._trimmed = True
-            trim_memory()
         return {
             "rows": rows,
             "features": [] if self._features is None else self._features.take(),
