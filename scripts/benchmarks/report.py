@@ -57,6 +57,8 @@ GOALS = {
     "false_alarms_device": Goal("≤", 1),
     "delay_device_half_sigma": Goal("≤", 8),
     "delay_fleet_quarter_sigma": Goal("≤", 5),
+    "bad_release_stopped": Goal("≥", 0.95),
+    "harmless_release_stopped": Goal("≤", 0.01),
     "ingest_ratio": Goal("≥", 0.5),
     "cpu_100k": Goal("≤", 1),
     "rss_100k": Goal("≤", 400),
