@@ -144,7 +144,8 @@ def _freedom(a: Array, b: Array) -> float:
     x, y = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
     if x + y == 0:
         return float(len(a) + len(b) - 2)
-    return float((x + y) ** 2 / (x**2 / (len(a) - 1) + y**2 / (len(b) - 1)))
+    share = x / (x + y)  # of squares so small that their squares are 0
+    return float(1 / (share**2 / (len(a) - 1) + (1 - share) ** 2 / (len(b) - 1)))
 
 
 def _t_beyond(t: float, freedom: float) -> float:

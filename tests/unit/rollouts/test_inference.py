@@ -65,6 +65,13 @@ def test_numbers_that_are_none_are_left_out():
     assert (found.canary, found.control) == (20, 30)
 
 
+def test_changes_too_small_to_square_are_compared_all_the_same():
+    tiny = [i * 1e-170 for i in range(30)]
+    found = compare([value + 1 for value in tiny], tiny, margin=0.1, level=LEVEL)
+    assert found is not None
+    assert found.harmful
+
+
 def test_devices_that_do_not_vary_at_all_are_judged_by_arrangement():
     found = compare([1.0] * 5, [0.0] * 12, margin=0.1, level=LEVEL)
     assert found is not None
