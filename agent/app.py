@@ -379,7 +379,8 @@ class Agent:
         """Sleep, but not through a change of the options."""
         changed = self._options_changed
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await changed.wait()
 
     async def _close_windows(self) -> None:
         for name, manager in self._managers.items():

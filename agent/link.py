@@ -148,7 +148,8 @@ class Link:
             if self._connected:
                 self._send(client)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), 1.0)
+                async with asyncio.timeout(1.0):  # wait_for can lose a cancellation (Python 3.11)
+                    await self._wake.wait()
 
     def _send(self, client: mqtt.Client) -> None:
         now = time.monotonic()

@@ -52,7 +52,8 @@ class Bell:
         """Return when it rings, at the latest after `seconds`."""
         self._loop = asyncio.get_running_loop()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._event.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
         self._event.clear()
 
 
