@@ -47,7 +47,7 @@ class Rule:
     half_life_days: float = 14.0
     """The course follows slow change, so that seasons are not alarms."""
     harmonics: int = 3
-    charts: tuple[tuple[float, float], ...] = ((1.0, 7.0), (0.35, 19.5))
+    charts: tuple[tuple[float, float], ...] = ((1.0, 7.4), (0.35, 20.5))
     """Reference value k and limit h of each chart, in standard deviations."""
     clip: float = 4.0
     """One window counts no more than this, so no single one raises an alarm."""
