@@ -13,6 +13,7 @@ from controller.api import (
     problems,
     releases,
     rollouts,
+    selectors,
     stream,
 )
 from controller.artifacts import Artifacts
@@ -50,7 +51,17 @@ def build_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     problems.install(app)
-    for module in (health, commands, fleet, releases, rollouts, enrolment, alerts, stream):
+    for module in (
+        health,
+        commands,
+        fleet,
+        releases,
+        rollouts,
+        enrolment,
+        alerts,
+        selectors,
+        stream,
+    ):
         app.include_router(module.router, prefix=API)
     app.include_router(releases.repository)
     pages.install(app)

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, select
 
 from controller.errors import NotFoundError
 from controller.schema import desired, device_models, devices
+from controller.selection import Moment, effective_status, matching, read_selection
+from shoal.selector import DEVICE_STATES
 
 Document = dict[str, Any]
 
-STATUSES = ("ok", "degraded", "failing", "offline", "updating", "unknown")
+STATUSES = DEVICE_STATES
 _LISTED = (
     "device", "site", "profile", "labels", "status", "reason", "agent_version", "last_seen_ms",
     "enrolled_ms", "revoked_ms", "clock_synced",
 )  # fmt: skip
-
-
-def effective_status(now_ms: int, offline_after_ms: int) -> ColumnElement[str]:
-    """What a device's status is now: what it says of itself, unless it is not heard any more."""
-    c = devices.c
-    silent = or_(c.online.is_(False), c.last_seen_ms < now_ms - offline_after_ms)
-    return case((c.last_seen_ms.is_(None), "unknown"), (silent, "offline"), else_=c.status)
 
 
 def counters(connection: Connection, now_ms: int, offline_after_ms: int) -> Document:
@@ -58,11 +53,14 @@ def list_devices(
 ) -> tuple[list[Document], str | None]:
     """A page of devices by name, and the cursor of the next page.
 
-    `filters`: site, status, model, version (of that model), q (part of the name).
+    `filters`: site, status, model, version (of that model), q (a selector, or parts of the name).
     """
     status = effective_status(now_ms, offline_after_ms)
     query = select(*_columns(status)).order_by(devices.c.device).limit(limit + 1)
     query = _filtered(query.where(devices.c.revoked_ms.is_(None)), status, filters)
+    if text := (filters.get("q") or "").strip():
+        selection = read_selection(connection, text, bare_words=True)
+        query = query.where(matching(selection, Moment(now_ms, offline_after_ms)))
     if after:
         query = query.where(devices.c.device > after)
     rows = [dict(row) for row in connection.execute(query).mappings()]
@@ -98,8 +96,6 @@ def _filtered(
         query = query.where(devices.c.site == site)
     if wanted := filters.get("status"):
         query = query.where(status == wanted)
-    if text := filters.get("q"):
-        query = query.where(devices.c.device.contains(text.lower(), autoescape=True))
     model, version = filters.get("model"), filters.get("version")
     if model or version:
         m = device_models.c

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from controller.database import reading
-from controller.fleet import STATUSES, effective_status
+from controller.fleet import STATUSES
 from controller.schema import devices
+from controller.selection import effective_status
 
 if TYPE_CHECKING:
     from controller.services import Services

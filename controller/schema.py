@@ -232,6 +232,24 @@ files = Table(  # bytes are on disk, named by hash
     Column("length", BigInteger, nullable=False),
 )
 
+selectors = Table(  # saved by people; other selectors say group:NAME
+    "selectors",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("selector", String(400), nullable=False),
+    Column("static", Boolean, nullable=False, default=False),  # its devices are in group_devices
+    Column("note", String(200), nullable=False, default=""),
+    Column("updated_ms", BigInteger, nullable=False),
+    Column("updated_by", String(80), nullable=False),
+)
+
+group_devices = Table(
+    "group_devices",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("device", String(63), primary_key=True),
+)
+
 rollouts = Table(
     "rollouts",
     metadata,

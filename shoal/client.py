@@ -254,9 +254,37 @@ class Client:
         """Create a rollout (and start it unless `start` is false)."""
         return self._send("POST", "/rollouts", json=specification)
 
-    def command_rollout(self, rollout: str, verb: str) -> Document:
-        """`verb` is start, pause, resume, promote, abort, rollback or retry."""
-        return self._send("POST", f"/rollouts/{rollout}/{verb}")
+    def command_rollout(self, rollout: str, verb: str, expect: int | None = None) -> Document:
+        """`verb` is start, pause, resume, promote, abort, rollback or retry.
+
+        `expect`, with start: so many devices must match, and are planned anew.
+        """
+        query = _given({"expect": expect})
+        return self._send("POST", f"/rollouts/{rollout}/{verb}", params=query)
+
+    # selectors
+
+    def selectors(self) -> list[Document]:
+        """Saved selectors and static groups."""
+        return self._items("/selectors", {})
+
+    def preview_selector(
+        self, selector: str, *, model: str | None = None, version: str | None = None
+    ) -> Document:
+        """Which devices match, are offline, and cannot run that release."""
+        body = {"selector": selector, "model": model, "version": version}
+        return self._send("POST", "/selectors/preview", json=body)
+
+    def save_selector(
+        self, name: str, selector: str, *, static: bool = False, note: str = ""
+    ) -> Document:
+        """Save a selector; `static` keeps the devices that match now."""
+        body = {"selector": selector, "static": static, "note": note}
+        return self._send("PUT", f"/selectors/{name}", json=body)
+
+    def remove_selector(self, name: str) -> Document:
+        """Forget a saved selector."""
+        return self._send("DELETE", f"/selectors/{name}")
 
     def wait_for_rollout(
         self,

@@ -35,6 +35,7 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 SinceMs = Annotated[int | None, Query(ge=0, le=2**53)]
 RowId = Annotated[int | None, Query(ge=0, le=2**53)]
 Name = Annotated[str | None, Query(max_length=120)]
+SelectorText = Annotated[str | None, Query(max_length=400)]
 
 
 def items(found: list[Document], next_cursor: str | None = None) -> Document:

@@ -16,6 +16,7 @@ from controller.api.common import (
     Operator,
     Reading,
     RowId,
+    SelectorText,
     SinceMs,
     Viewer,
     items,
@@ -50,11 +51,11 @@ def list_devices(
     status: Name = None,
     model: Name = None,
     version: Name = None,
-    q: Name = None,
+    q: SelectorText = None,
     limit: Limit = 100,
     cursor: Name = None,
 ) -> Document:
-    """List devices by name."""
+    """List devices by name; `q` is a selector, or parts of the name."""
     filters = {"site": site, "status": status, "model": model, "version": version, "q": q}
     page, following = fleet.list_devices(
         connection,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Query
 
 from controller.api.common import Document, OfServices, Operator, Reading, Viewer, items
 from controller.api.json_body import JsonRoute
-from controller.rollouts import looks, service
+from controller.rollouts import drawing, looks, service
 from controller.rollouts.values import parse_specification
+from controller.saved_selectors import moment
 
 router = APIRouter(prefix="/rollouts", tags=["rollouts"], route_class=JsonRoute)
 
@@ -23,9 +24,11 @@ def list_rollouts(connection: Reading) -> Document:
 
 
 @router.post("/preview", dependencies=[Viewer])
-def preview_rollout(specification: Specified, connection: Reading) -> Document:
+def preview_rollout(
+    specification: Specified, services: OfServices, connection: Reading
+) -> Document:
     """What a rollout would do now, without doing it."""
-    return service.preview(connection, parse_specification(specification))
+    return drawing.preview(connection, parse_specification(specification), moment(services))
 
 
 @router.post("", status_code=201)
@@ -56,9 +59,18 @@ def list_looks(rollout: str, connection: Reading) -> Document:
 
 
 @router.post("/{rollout}/{verb}")
-def command_rollout(rollout: str, verb: str, services: OfServices, actor: Operator) -> Document:
-    """Start, pause, resume, promote, abort, rollback or retry."""
-    document = service.command(services, rollout, verb, actor)
+def command_rollout(
+    rollout: str,
+    verb: str,
+    services: OfServices,
+    actor: Operator,
+    expect: Annotated[int | None, Query(ge=1, le=2**31)] = None,
+) -> Document:
+    """Start, pause, resume, promote, abort, rollback or retry.
+
+    `expect`, with start: so many devices must match; a draft is planned anew for them.
+    """
+    document = service.command(services, rollout, verb, actor, expect)
     services.rollouts_changed.ring()
     services.desired_changed.ring()
     return document

@@ -1,22 +1,24 @@
-"""What people ask of rollouts: preview, create, command, and read."""
+"""What people ask of rollouts: create, command, and read; `drawing` plans them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, desc, func, insert, select
+from sqlalchemy import Connection, delete, desc, insert, select, update
 
 from controller import audit
 from controller.database import writing
 from controller.errors import ConflictError, NotFoundError
 from controller.ingest.write import upsert
-from controller.releases import get_release
 from controller.rollouts import store
 from controller.rollouts.commands import decide
-from controller.rollouts.evidence import what_a_canary_finds
-from controller.rollouts.selector import matches, parse_selector
+from controller.rollouts.drawing import (
+    Draft,
+    check_expected,
+    check_unchanged,
+    make_draft,
+)
 from controller.rollouts.states import (
     ACTIVE_ROLLOUT,
     BAD,
@@ -27,84 +29,21 @@ from controller.rollouts.states import (
     RolloutState,
     WaveState,
 )
-from controller.rollouts.values import (
-    SetRollout,
-    Specification,
-)
-from controller.rollouts.waves import cut_waves, draw_order
+from controller.rollouts.values import Options, RolloutView, SetRollout, Specification
+from controller.saved_selectors import moment
 from controller.schema import (
-    device_models,
-    devices,
     executions,
     releases,
     rollouts,
     settings,
     waves,
 )
+from controller.selection import Moment
 from controller.services import Services
-from shoal.compatibility import choose_variant
-from shoal.errors import InvalidInputError
-from shoal.protocol.manifest import Manifest
 
 Document = dict[str, Any]
 
 NUMBER = "rollout-number"
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """What a specification would do to the fleet as it is."""
-
-    specification: Specification
-    sequence: int
-    waves: list[tuple[str, list[str]]]
-    excluded: list[Document]
-    previous_sequence: int | None
-
-    @property
-    def size(self) -> int:
-        """Devices in all waves."""
-        return sum(len(members) for _, members in self.waves)
-
-
-def preview(connection: Connection, specification: Specification) -> Document:
-    """What `create` would do now; the draw itself depends on the rollout's name."""
-    draft = make_draft(connection, "preview", specification)
-    outside = _count_devices(connection) - draft.size - len(draft.excluded)
-    warnings = [f"{outside} devices are not selected"] if outside else []
-    if specification.waves[-1].share != 1.0:
-        warnings.append("the last wave does not reach every device selected")
-    detectable = _detectable(connection, specification, draft)
-    blind = [what for what, least in detectable.items() if least is None]
-    if blind:
-        warnings.append(
-            f"the first wave is too small, or too little known, to test {', '.join(blind)} for "
-            "small harm; limits hold all the same"
-        )
-    return {
-        "detectable": detectable,
-        "model": specification.model,
-        "version": specification.version,
-        "waves": [
-            {"name": name, "size": len(members), "devices": members}
-            for name, members in draft.waves
-        ],
-        "incompatible": draft.excluded,
-        "warnings": warnings,
-    }
-
-
-def _detectable(
-    connection: Connection, specification: Specification, draft: Draft
-) -> dict[str, float | None]:
-    """What the first wave can show against the rest."""
-    release = get_release(connection, specification.model, specification.version)
-    manifest = msgspec.convert(release["manifest"], Manifest)
-    first, *later = [members for _, members in draft.waves]
-    control = [device for members in later for device in members]
-    return what_a_canary_finds(
-        connection, manifest, specification.gates or manifest.gates, first, control
-    )
 
 
 def create(services: Services, specification: Specification, actor: str) -> Document:
@@ -112,7 +51,8 @@ def create(services: Services, specification: Specification, actor: str) -> Docu
     now_ms = services.now_ms()
     with writing(services.engine) as connection:
         rollout = _next_name(connection)
-        draft = make_draft(connection, rollout, specification)
+        draft = make_draft(connection, rollout, specification, moment(services))
+        check_expected(specification.expect, len(draft.fitting))
         if specification.start:
             _check_free(connection, specification.model)
         _insert(connection, rollout, draft, actor, now_ms)
@@ -130,12 +70,19 @@ def create(services: Services, specification: Specification, actor: str) -> Docu
         return get_rollout(connection, rollout)
 
 
-def command(services: Services, rollout: str, verb: str, actor: str) -> Document:
-    """Do what a person asks, or raise `ConflictError` saying why it cannot be done now."""
+def command(
+    services: Services, rollout: str, verb: str, actor: str, expect: int | None = None
+) -> Document:
+    """Do what a person asks, or raise `ConflictError` saying why it cannot be done now.
+
+    `expect`: how many devices a person saw match; with it, `start` plans anew for those of now.
+    """
     now_ms = services.now_ms()
     with writing(services.engine) as connection:
         view = store.read_view(connection, rollout)
         actions = decide(view, verb, actor)
+        if verb == "start":
+            _plan_again(connection, view, moment(services), expect)
         if verb in ("start", "rollback"):
             _check_free(connection, view.model, but=rollout)
         if verb == "rollback":
@@ -145,62 +92,7 @@ def command(services: Services, rollout: str, verb: str, actor: str) -> Document
         return get_rollout(connection, rollout)
 
 
-# Drawing
-
-
-def make_draft(connection: Connection, rollout: str, specification: Specification) -> Draft:
-    """Choose the devices, leave out those that cannot take the release, and cut the waves."""
-    release = get_release(connection, specification.model, specification.version)
-    manifest = msgspec.convert(release["manifest"], Manifest)
-    terms = parse_selector(specification.selector)
-    running = _running(connection, specification.model)
-    fitting, excluded, before = [], [], list[int]()
-    query = select(devices).where(devices.c.revoked_ms.is_(None)).order_by(devices.c.device)
-    for row in connection.execute(query):
-        if not matches(terms, row.device, row.site, row.profile, row.labels):
-            continue
-        sentence = _obstacle(manifest, row, running.get(row.device))
-        if sentence:
-            excluded.append({"device": row.device, "sentence": f"{row.device}: {sentence}"})
-            continue
-        fitting.append((row.device, row.profile))
-        if runs := running.get(row.device):
-            before.append(runs)
-    if not fitting:
-        raise InvalidInputError(
-            f"rollout: selector {specification.selector!r} leaves no device that can run "
-            f"{specification.model} {specification.version}"
-            + "".join(f"; {one['sentence']}" for one in excluded[:3]),
-            code="no-devices",
-        )
-    order = draw_order(rollout, fitting)
-    names = [wave.name for wave in specification.waves]
-    cut = cut_waves(specification.waves, order)
-    common = max(set(before), key=before.count) if before else None
-    return Draft(
-        specification, release["sequence"], list(zip(names, cut, strict=True)), excluded, common
-    )
-
-
-def _obstacle(manifest: Manifest, row: Any, runs: int | None) -> str:
-    variant, gaps = choose_variant(manifest, row.facts)
-    if variant is None:
-        return "; ".join(map(str, gaps))
-    if runs is not None and runs > manifest.sequence:
-        return f"runs release {runs}, which is newer than {manifest.sequence}"
-    return ""
-
-
-def _running(connection: Connection, model: str) -> dict[str, int]:
-    query = select(device_models.c.device, device_models.c.active_sequence).where(
-        device_models.c.model == model, device_models.c.active_sequence.is_not(None)
-    )
-    return {row.device: row.active_sequence for row in connection.execute(query)}
-
-
-def _count_devices(connection: Connection) -> int:
-    query = select(func.count()).select_from(devices).where(devices.c.revoked_ms.is_(None))
-    return connection.scalar(query) or 0
+# What other rollouts allow
 
 
 def _check_free(connection: Connection, model: str, but: str = "") -> None:
@@ -242,6 +134,28 @@ def _next_name(connection: Connection) -> str:
     return f"r-{number}"
 
 
+def _plan_again(
+    connection: Connection, view: RolloutView, moment: Moment, expect: int | None
+) -> None:
+    """Start only what was planned: the devices of the draft, or those that were expected."""
+    here = rollouts.c.rollout == view.rollout
+    selector = connection.scalars(select(rollouts.c.selector).where(here)).one()
+    options = {name: getattr(view.options, name) for name in Options.__struct_fields__}
+    specification = Specification(
+        model=view.model, version=view.version, selector=selector, **options
+    )
+    draft = make_draft(connection, view.rollout, specification, moment)
+    if expect is None:
+        check_unchanged(view.rollout, (one.device for one in view.executions), draft)
+        return
+    check_expected(expect, len(draft.fitting))
+    connection.execute(delete(executions).where(executions.c.rollout == view.rollout))
+    connection.execute(delete(waves).where(waves.c.rollout == view.rollout))
+    values = {"excluded": draft.excluded, "previous_sequence": draft.previous_sequence}
+    connection.execute(update(rollouts).where(here).values(**values))
+    _insert_waves(connection, view.rollout, draft, moment.now_ms)
+
+
 def _insert(connection: Connection, rollout: str, draft: Draft, actor: str, now_ms: int) -> None:
     spec = draft.specification
     connection.execute(
@@ -260,6 +174,10 @@ def _insert(connection: Connection, rollout: str, draft: Draft, actor: str, now_
             updated_ms=now_ms,
         )
     )
+    _insert_waves(connection, rollout, draft, now_ms)
+
+
+def _insert_waves(connection: Connection, rollout: str, draft: Draft, now_ms: int) -> None:
     for number, (name, members) in enumerate(draft.waves, start=1):
         connection.execute(
             insert(waves).values(

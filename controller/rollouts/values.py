@@ -68,6 +68,8 @@ class Specification(Options, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     version: Annotated[str, Meta(pattern=VERSION_PATTERN)]
     selector: str = "*"
     start: bool = True
+    expect: Annotated[int, Meta(ge=1)] | None = None
+    """How many devices a person saw match; refused when it is another number by now."""
 
     def options(self) -> Options:
         """The part that is stored as options."""

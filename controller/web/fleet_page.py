@@ -8,14 +8,16 @@ from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy import Connection, desc, select
 
 from controller import fleet
-from controller.api.common import Name, OfServices, Reading
+from controller.api.common import Name, OfServices, Reading, SelectorText
 from controller.overview import FleetView, SiteView
 from controller.rollouts.service import get_rollout
 from controller.rollouts.states import ACTIVE_ROLLOUT
 from controller.schema import releases, rollouts
+from controller.services import Services
 from controller.web import tiles
 from controller.web.refusals import PageRoute
 from controller.web.rendering import page, visitor, with_query
+from shoal.errors import InvalidInputError
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[Depends(visitor)])
 
@@ -33,7 +35,7 @@ def show_fleet(
     status: Name = None,
     model: Name = None,
     version: Name = None,
-    q: Name = None,
+    q: SelectorText = None,
     cursor: Name = None,
 ) -> Response:
     """The fleet, with the table filtered by what the address says."""
@@ -46,7 +48,19 @@ def show_fleet(
     if part in ("", "live_rollouts"):
         context["rollouts"] = recent_rollouts(connection, services.now_ms())
     if part in ("", "live_devices"):
-        context["devices"], context["following"] = fleet.list_devices(
+        context |= _devices(services, connection, filters, cursor)
+    if part == "":
+        context["known_models"] = known_models(connection)
+    twin = with_query("/devices", **filters, cursor=cursor)
+    return page(request, "fleet.html", context, twin=twin)
+
+
+def _devices(
+    services: Services, connection: Connection, filters: dict[str, str | None], cursor: str | None
+) -> dict[str, Any]:
+    """A page of the table, or what is wrong with the selector that was typed."""
+    try:
+        found, following = fleet.list_devices(
             connection,
             services.now_ms(),
             services.offline_after_ms,
@@ -54,10 +68,9 @@ def show_fleet(
             limit=PAGE_ROWS,
             after=cursor,
         )
-    if part == "":
-        context["known_models"] = known_models(connection)
-    twin = with_query("/devices", **filters, cursor=cursor)
-    return page(request, "fleet.html", context, twin=twin)
+    except InvalidInputError as error:
+        return {"devices": [], "following": None, "problem": error.sentence}
+    return {"devices": found, "following": following, "problem": ""}
 
 
 def site_map(view: FleetView) -> dict[str, Any]:

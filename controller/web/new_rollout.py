@@ -10,9 +10,11 @@ from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy import Connection, desc, select
 
 from controller.api.common import OfServices, Reading
-from controller.rollouts import service
+from controller.rollouts import drawing, service
 from controller.rollouts.values import Specification, parse_specification
-from controller.schema import releases
+from controller.saved_selectors import moment
+from controller.schema import releases, selectors
+from controller.services import Services
 from controller.web.forms import read_form
 from controller.web.refusals import PageRoute
 from controller.web.rendering import Acting, operator, page, redirect
@@ -28,15 +30,16 @@ DEFAULTS = {
     "waves": "1, 25%, 100%",
     "soak_seconds": "600",
     "on_failure": "rollback",
+    "expect": "",
 }
 
 
 @router.get("", dependencies=[Depends(operator)])
-def show_form(request: Request, connection: Reading) -> Response:
+def show_form(request: Request, services: OfServices, connection: Reading) -> Response:
     """The form, and what it would do once a release is chosen."""
     query = request.query_params
     fields = {name: query.get(name, default) for name, default in DEFAULTS.items()}
-    return _page(request, connection, fields)
+    return _page(request, services, connection, fields)
 
 
 @router.post("")
@@ -49,7 +52,7 @@ async def create(
         wanted = read_specification(fields)
         document = await asyncio.to_thread(service.create, services, wanted, person.name)
     except ShoalError as error:
-        return _page(request, connection, fields, problem=error.sentence, status=422)
+        return _page(request, services, connection, fields, problem=error.sentence, status=422)
     services.rollouts_changed.ring()
     return redirect(request, f"/rollouts/{document['rollout']}")
 
@@ -68,6 +71,9 @@ def read_specification(fields: Mapping[str, str]) -> Specification:
         raise InvalidInputError(
             f"soak: expected seconds, got {fields['soak_seconds'][:40]!r}"
         ) from None
+    expect = fields.get("expect", "").strip()
+    if expect and not (expect.isascii() and expect.isdecimal() and len(expect) < 10):
+        raise InvalidInputError(f"expect: expected a number of devices, got {expect[:40]!r}")
     return parse_specification(
         {
             "model": model,
@@ -76,12 +82,14 @@ def read_specification(fields: Mapping[str, str]) -> Specification:
             "waves": parse_waves(words),
             "soak_seconds": soak,
             "on_failure": fields["on_failure"],
+            "expect": int(expect) if expect else None,
         }
     )
 
 
 def _page(
     request: Request,
+    services: Services,
     connection: Connection,
     fields: Mapping[str, str],
     problem: str = "",
@@ -90,16 +98,22 @@ def _page(
     preview: dict[str, Any] | None = None
     if fields["release"] and not problem:
         try:
-            preview = service.preview(connection, read_specification(fields))
+            preview = drawing.preview(connection, read_specification(fields), moment(services))
         except ShoalError as error:
             problem = error.sentence
     context = {
         "fields": fields,
         "releases": newest_releases(connection),
         "preview": preview,
+        "groups": saved_names(connection),
         "problem": problem,
     }
     return page(request, "new_rollout.html", context, status=status)
+
+
+def saved_names(connection: Connection) -> list[str]:
+    """Saved selectors to choose from."""
+    return list(connection.scalars(select(selectors.c.name).order_by(selectors.c.name)))
 
 
 def newest_releases(connection: Connection) -> list[str]:

@@ -15,6 +15,7 @@ from shoal.cli import (
     profiles,
     release,
     rollout,
+    selector,
     token,
 )
 
@@ -30,6 +31,7 @@ app.add_typer(device.app, name="device")
 app.add_typer(profiles.app, name="profiles")
 app.add_typer(release.app, name="release")
 app.add_typer(rollout.app, name="rollout")
+app.add_typer(selector.app, name="selector")
 app.add_typer(token.app, name="token")
 fleet.register(app)
 author.register(app)

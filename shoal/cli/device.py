@@ -27,7 +27,9 @@ def list_devices(
     status: Filter = None,
     model: Filter = None,
     version: Filter = None,
-    q: Annotated[str | None, typer.Option("--search", help="Part of the device's name.")] = None,
+    q: Annotated[
+        str | None, typer.Option("--search", help="Part of the name, or a selector.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 200,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,

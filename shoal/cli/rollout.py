@@ -19,7 +19,10 @@ Rollout = Annotated[str, typer.Argument(help="The rollout's name, as `list` show
 Timeout = Annotated[float, typer.Option(min=0, help="Give up after so many seconds (exit 5).")]
 Model = Annotated[str, typer.Argument(help="The model's name.")]
 Version = Annotated[str, typer.Argument(help="The release to move to.")]
-Selector = Annotated[str, typer.Option(help="Which devices: * or e.g. site:jfk.")]
+Selector = Annotated[str, typer.Option(help="Which devices: * or e.g. 'site:ulm not tag:lab'.")]
+Expect = Annotated[
+    int | None, typer.Option(min=1, help="Refuse unless so many devices match and can run it.")
+]
 Waves = Annotated[
     list[str] | None,
     typer.Option("--wave", help="A wave: a count (2), or a share of all so far (25%). Repeat."),
@@ -29,7 +32,6 @@ Seconds = Annotated[float | None, typer.Option(min=0)]
 DAY_SECONDS = 86_400.0
 
 VERBS = {
-    "start": "Start a draft.",
     "pause": "Hold a rollout where it is; devices under way finish.",
     "resume": "Go on with a paused rollout.",
     "promote": "Pass the wave under way now, without waiting for its soak and gates.",
@@ -68,6 +70,7 @@ def create(
     wave: Waves = None,
     soak_seconds: Seconds = None,
     probation_seconds: Seconds = None,
+    expect: Expect = None,
     start: Annotated[bool, typer.Option(help="Start at once, or leave a draft.")] = True,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
@@ -77,7 +80,7 @@ def create(
 
     specification = _specification(model, version, selector, wave, soak_seconds, probation_seconds)
     with connect(url) as client:
-        document = client.create_rollout(specification | {"start": start})
+        document = client.create_rollout(specification | {"start": start, "expect": expect})
     show(document, as_json, rollout_line(document))
 
 
@@ -166,6 +169,18 @@ def _verb(verb: str) -> Callable[..., None]:
         show(document, as_json, rollout_line(document))
 
     return command
+
+
+@app.command("start")
+def start(
+    rollout: Rollout, expect: Expect = None, url: Url = DEFAULT_URL, as_json: AsJson = False
+) -> None:
+    """Start a draft; with --expect, planned anew for the devices that match now."""
+    from shoal.cli.watch import rollout_line
+
+    with connect(url) as client:
+        document = client.command_rollout(rollout, "start", expect)
+    show(document, as_json, rollout_line(document))
 
 
 for _name, _help in VERBS.items():

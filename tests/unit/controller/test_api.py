@@ -23,7 +23,10 @@ UNSAFE = "/api/v1/stream"  # never ends; tested with a real server
 VALUES = {
     "device": "gw-1", "kind": "windows", "model": "pump", "version": "1.0", "rollout": "r-1",
     "verb": "pause", "digest": "0" * 64, "sequence": "1", "number": "1", "command": "c-1",
+    "name": "pilot",
 }  # fmt: skip
+
+LOOKS = {"/api/v1/rollouts/preview", "/api/v1/selectors/preview"}
 
 
 def _operations(app):
@@ -69,7 +72,7 @@ def test_every_route_but_the_open_ones_needs_a_token(api):
 def test_changes_need_the_operator(services, api):
     services.settings = _anonymous(services.settings, "viewer")
     for method, path, _ in _operations(api.app):
-        if method in ("POST", "PATCH") and path not in OPEN | {"/api/v1/rollouts/preview"}:
+        if method != "GET" and path not in OPEN | LOOKS:
             answer = api.request(method, path.format(**VALUES), json={})
             assert answer.status_code == 401, path
 
@@ -102,7 +105,7 @@ def test_every_reading_route_answers(with_pump, operator):
             continue
         query = "?model=pump" if path.endswith("/drift") else ""
         answer = with_pump.get(path.format(**VALUES) + query, headers=operator)
-        nothing_yet = path.endswith(("/drift", "/alerts/{number}", "/{command}"))
+        nothing_yet = path.endswith(("/drift", "/alerts/{number}", "/{command}", "/{name}"))
         expected = 404 if nothing_yet else 200
         assert answer.status_code == expected, f"{path}: {answer.text}"
 

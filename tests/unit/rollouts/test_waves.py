@@ -1,14 +1,11 @@
-"""Drawing devices into waves, and the words that choose them."""
+"""Drawing devices into waves."""
 
 from __future__ import annotations
-
-import contextlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.rollouts.selector import MAX_CHARACTERS, matches, parse_selector
 from controller.rollouts.values import WaveSpec, parse_specification
 from controller.rollouts.waves import cut_waves, draw_order
 from shoal.errors import InvalidInputError
@@ -77,58 +74,6 @@ def test_counts_add_and_shares_include_the_waves_before(specs, sizes):
 
 def test_a_tenth_of_thirty_is_three_in_spite_of_binary_fractions():
     assert len(cut_waves([WaveSpec(name="w", share=0.1)], ["x"] * 30)[0]) == 3
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("*", "abc"),
-        ("  *  ", "abc"),
-        ("site:jfk", "ab"),
-        ("site:jfk,lga", "abc"),
-        ("site:jfk !device:a", "b"),
-        ("!profile:pi", "c"),
-        ("label.line=3", "a"),
-        ("!label.line=3", "bc"),
-        ("label.none=3", ""),
-        ("site:jfk label.line=3,4 profile:pi,nuc", "a"),
-    ],
-)
-def test_a_selector_matches(text, found):
-    fleet = {
-        "a": ("jfk", "pi", {"line": "3"}),
-        "b": ("jfk", "pi", {}),
-        "c": ("lga", "nuc", {"line": "5"}),
-    }
-    terms = parse_selector(text)
-    assert "".join(name for name, one in fleet.items() if matches(terms, name, *one)) == found
-
-
-def test_a_label_is_no_substitute_for_a_field_that_is_empty():
-    assert not matches(parse_selector("profile:pi"), "gw", "jfk", "", {"profile": "pi"})
-
-
-def test_a_label_may_be_called_like_a_field():
-    terms = parse_selector("label.site=x")
-    assert matches(terms, "gw", "jfk", "", {"site": "x"})
-    assert not matches(terms, "gw", "x", "", {})
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "  ", "site", "site:", "colour:red", "site:a,,b", "site:a;drop", "label.=3", "!*", "* *",
-     "site:ä", "x" * (MAX_CHARACTERS + 1), "site:a\x00"],
-)  # fmt: skip
-def test_what_is_no_selector_is_refused_by_its_wrong_term(text):
-    with pytest.raises(InvalidInputError, match="selector") as error:
-        parse_selector(text)
-    assert error.value.code == "invalid-selector"
-
-
-@given(st.text(max_size=60))
-def test_any_text_is_a_selector_or_refused(text):
-    with contextlib.suppress(InvalidInputError):
-        matches(parse_selector(text), "gw-1", "jfk", "pi", {})
 
 
 @pytest.mark.parametrize(

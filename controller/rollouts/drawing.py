@@ -1,0 +1,189 @@
+"""Planning a rollout: which devices it means, which can take it, and who is in which wave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, func, select
+
+from controller.errors import ConflictError
+from controller.releases import get_release
+from controller.rollouts.evidence import what_a_canary_finds
+from controller.rollouts.values import Specification
+from controller.rollouts.waves import cut_waves, draw_order
+from controller.saved_selectors import is_there, unreached
+from controller.schema import device_models, devices
+from controller.selection import Moment, Selection, read_selection, subjects
+from shoal.compatibility import choose_variant
+from shoal.errors import InvalidInputError
+from shoal.protocol.manifest import Manifest
+from shoal.selector import Subject
+
+Document = dict[str, Any]
+
+MAX_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a specification would do to the fleet as it is."""
+
+    specification: Specification
+    sequence: int
+    waves: list[tuple[str, list[str]]]
+    fitting: list[Subject]
+    """All that match and can take the release, by name."""
+    excluded: list[Document]
+    previous_sequence: int | None
+
+    @property
+    def size(self) -> int:
+        """Devices in all waves."""
+        return sum(len(members) for _, members in self.waves)
+
+
+def make_draft(
+    connection: Connection, rollout: str, specification: Specification, moment: Moment
+) -> Draft:
+    """Choose the devices, leave out those that cannot take the release, and cut the waves."""
+    release = get_release(connection, specification.model, specification.version)
+    manifest = msgspec.convert(release["manifest"], Manifest)
+    selection = read_selection(connection, specification.selector)
+    fitting, excluded = _fitting(connection, manifest, selection, moment)
+    if not fitting:
+        raise InvalidInputError(
+            f"rollout: selector {specification.selector!r} leaves no device that can run "
+            f"{specification.model} {specification.version}"
+            + "".join(f"; {one['sentence']}" for one in excluded[:3]),
+            code="no-devices",
+        )
+    running = _running(connection, specification.model)
+    before = [running[one.device] for one in fitting if running.get(one.device)]
+    order = draw_order(rollout, [(one.device, one.profile) for one in fitting])
+    names = [wave.name for wave in specification.waves]
+    cut = cut_waves(specification.waves, order)
+    return Draft(
+        specification,
+        release["sequence"],
+        list(zip(names, cut, strict=True)),
+        fitting,
+        excluded,
+        max(set(before), key=before.count) if before else None,
+    )
+
+
+def preview(connection: Connection, specification: Specification, moment: Moment) -> Document:
+    """What `create` would do now; the draw itself depends on the rollout's name."""
+    draft = make_draft(connection, "preview", specification, moment)
+    outside = _count_devices(connection) - len(draft.fitting) - len(draft.excluded)
+    offline = [unreached(one, moment.now_ms) for one in draft.fitting if not is_there(one)]
+    warnings = [f"{outside} devices are not selected"] if outside else []
+    if specification.waves[-1].share != 1.0:
+        warnings.append("the last wave does not reach every device selected")
+    detectable = _detectable(connection, specification, draft)
+    blind = [what for what, least in detectable.items() if least is None]
+    if blind:
+        warnings.append(
+            f"the first wave is too small, or too little known, to test {', '.join(blind)} for "
+            "small harm; limits hold all the same"
+        )
+    if offline:
+        warnings.append(f"{len(offline)} of {len(draft.fitting)} devices are offline")
+    return {
+        "detectable": detectable,
+        "model": specification.model,
+        "version": specification.version,
+        "matched": len(draft.fitting),
+        "waves": [
+            {"name": name, "size": len(members), "devices": members}
+            for name, members in draft.waves
+        ],
+        "offline": offline,
+        "incompatible": draft.excluded,
+        "warnings": warnings,
+    }
+
+
+def check_expected(expected: int | None, matched: int) -> None:
+    """Refuse to go on with more or fewer devices than a person has seen."""
+    if expected is not None and expected != matched:
+        raise ConflictError(
+            f"rollout: {expected} devices were expected, {matched} match and can take the release",
+            code="other-devices",
+        )
+
+
+def check_unchanged(rollout: str, planned: Iterable[str], draft: Draft) -> None:
+    """Refuse to start a plan that was made for other devices, and name the difference."""
+    before, now = set(planned), {one.device for one in draft.fitting}
+    drawn = {device for _, members in draft.waves for device in members}
+    added, gone = sorted(drawn - before), sorted(before - now)
+    if not added and not gone:
+        return
+    changes = [
+        f"{len(devices_)} {words}: {', '.join(devices_[:MAX_NAMED])}"
+        + (f" and {len(devices_) - MAX_NAMED} more" if len(devices_) > MAX_NAMED else "")
+        for devices_, words in ((added, "came"), (gone, "went"))
+        if devices_
+    ]
+    raise ConflictError(
+        f"rollout {rollout}: other devices match than when it was planned: {'; '.join(changes)}; "
+        f"expect {len(now)} to plan it anew and start",
+        code="other-devices",
+    )
+
+
+def _detectable(
+    connection: Connection, specification: Specification, draft: Draft
+) -> dict[str, float | None]:
+    """What the first wave can show against the rest."""
+    release = get_release(connection, specification.model, specification.version)
+    manifest = msgspec.convert(release["manifest"], Manifest)
+    first, *later = [members for _, members in draft.waves]
+    control = [device for members in later for device in members]
+    return what_a_canary_finds(
+        connection, manifest, specification.gates or manifest.gates, first, control
+    )
+
+
+def _fitting(
+    connection: Connection, manifest: Manifest, selection: Selection, moment: Moment
+) -> tuple[list[Subject], list[Document]]:
+    """Devices that are meant and can take the release, and the others with the reason."""
+    running = _running(connection, manifest.model)
+    facts = {
+        row.device: row.facts
+        for row in connection.execute(select(devices.c.device, devices.c.facts))
+    }
+    fitting, excluded = [], []
+    for one in subjects(connection, selection, moment):
+        sentence = _obstacle(manifest, facts[one.device], running.get(one.device))
+        if sentence:
+            excluded.append({"device": one.device, "sentence": f"{one.device}: {sentence}"})
+        else:
+            fitting.append(one)
+    return fitting, excluded
+
+
+def _obstacle(manifest: Manifest, facts: Document, runs: int | None) -> str:
+    variant, gaps = choose_variant(manifest, facts)
+    if variant is None:
+        return "; ".join(map(str, gaps))
+    if runs is not None and runs > manifest.sequence:
+        return f"runs release {runs}, which is newer than {manifest.sequence}"
+    return ""
+
+
+def _running(connection: Connection, model: str) -> dict[str, int]:
+    query = select(device_models.c.device, device_models.c.active_sequence).where(
+        device_models.c.model == model, device_models.c.active_sequence.is_not(None)
+    )
+    return {row.device: row.active_sequence for row in connection.execute(query)}
+
+
+def _count_devices(connection: Connection) -> int:
+    query = select(func.count()).select_from(devices).where(devices.c.revoked_ms.is_(None))
+    return connection.scalar(query) or 0
