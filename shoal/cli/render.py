@@ -25,6 +25,8 @@ STATUS_STYLES = {
     "unknown": "bright_black",
 }
 STATUSES = tuple(STATUS_STYLES)
+ENDED = ("committed", "refused", "rolled_back")
+"""States of a candidate that is none any more."""
 _SEVERITY_STYLES = {"warning": "yellow", "error": "red"}
 
 
@@ -63,7 +65,7 @@ def device_page(device: Document, events: list[Document]) -> RenderableType:
             model["model"],
             _text(model, "active_version"),
             _text(model, "last_good_version"),
-            _text(model, "candidate_version"),
+            "–" if model.get("candidate_state") in ENDED else _text(model, "candidate_version"),
             f"{_text(model, 'runtime')} {_text(model, 'runtime_version')}",
             _number(model, "latency_p95_us", ".0f"),
             f"{_number(model, 'drift', '.2f')} {model.get('drift_feature') or ''}",
@@ -133,7 +135,7 @@ def rollout_table(rollouts: list[Document]) -> Table:
             one["selector"],
             one["state"],
             _clock(one.get("created_ms")),
-            one.get("reason") or "",
+            Text(one.get("reason") or "", overflow="ellipsis", no_wrap=True),
         )
     return table
 

@@ -3,7 +3,7 @@
 ↻ r-42  weather 1 → 2  target *  9 devices
 WAVE     ━━━━━━━━━━━━━━━━━━━━  DONE  FAILED  STATE
 canary   ━━━━━━━━━━━━━━━━━━━━   2/2       0  ✔ done
-gates  ✔ error rate 0.5 % < 2 %
+gates  ✔ error rate 0.005 ≤ 0.02
 """
 
 from __future__ import annotations
@@ -95,6 +95,10 @@ def _waves(rollout: Document, now_ms: int) -> Table:
     return table
 
 
+_AT_LEAST = ("enough data",)
+"""Gates whose limit is the least that passes."""
+
+
 def _bar(wave: Document) -> ProgressBar:
     return ProgressBar(
         total=max(1, wave["size"]),
@@ -136,7 +140,10 @@ def _gates(rollout: Document) -> Text | None:
 
 
 def _gate_words(gate: Document) -> str:
+    if gate["verdict"] == "not-judged":
+        return f"{gate['name']} not judged"
     if gate.get("value") is None:
         return f"{gate['name']} no data yet"
-    relation = "<" if str(gate["verdict"]) != "fail" else ">"
+    wanted, missed = ("≥", "<") if gate["name"] in _AT_LEAST else ("≤", ">")
+    relation = missed if gate["verdict"] == "fail" else wanted
     return f"{gate['name']} {gate['value']:.3g} {relation} {gate['limit']:.3g}"

@@ -47,7 +47,17 @@ def test_shows_versions_target_waves_and_gates() -> None:
     assert "740/1,000" in text
     assert "✔ done" in text
     assert "· waiting" in text
-    assert "✔ failed rows 0.004 < 0.02" in text
+    assert "✔ failed rows 0.004 ≤ 0.02" in text
+
+
+def test_a_gate_that_asks_for_at_least_its_limit_says_so() -> None:
+    gates = [
+        {"name": "enough data", "value": 1.0, "limit": 0.5, "verdict": "pass"},
+        {"name": "prediction shift", "value": None, "limit": None, "verdict": "not-judged"},
+    ]
+    text = drawn(rollout_picture(rollout(waves=[wave("a", "passed", 1, 1, gates=gates)]), NOW_MS))
+    assert "✔ enough data 1 ≥ 0.5" in text
+    assert "prediction shift not judged" in text
 
 
 def test_shows_the_soak_time_that_is_left() -> None:
