@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+import time
+
+from fastapi import Depends, FastAPI
 
 from controller.api import (
     alerts,
@@ -10,6 +12,7 @@ from controller.api import (
     enrolment,
     fleet,
     health,
+    people,
     problems,
     releases,
     rollouts,
@@ -17,8 +20,10 @@ from controller.api import (
     stream,
 )
 from controller.artifacts import Artifacts
+from controller.auth import authorise
 from controller.config import Settings
 from controller.database import create_tables, open_engine
+from controller.people import tokens
 from controller.services import Services, load_secret
 from controller.web import pages
 from shoal import __version__
@@ -31,6 +36,7 @@ def build_services(settings: Settings) -> Services:
     """Open the database and the keys that `init` made."""
     engine = open_engine(settings.database_url)
     create_tables(engine)
+    tokens.adopt_old(engine, time.time_ns() // 1_000_000)
     return Services(
         settings=settings,
         engine=engine,
@@ -48,6 +54,7 @@ def build_app(services: Services) -> FastAPI:
         docs_url=None,  # its page would load scripts from elsewhere
         redoc_url=None,
         openapi_url=f"{API}/openapi.json",
+        dependencies=[Depends(authorise)],
     )
     app.state.services = services
     problems.install(app)
@@ -59,6 +66,7 @@ def build_app(services: Services) -> FastAPI:
         rollouts,
         enrolment,
         alerts,
+        people,
         selectors,
         stream,
     ):

@@ -1,19 +1,13 @@
-"""The audit log: each row's hash covers the row and the hash before it.
-
-Changing or removing any row but the last ones breaks the chain, which `find_break` tells.
-"""
+"""The audit log: rows that are only ever added, each chained to the one before (`shoal.audit`)."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 from sqlalchemy import Connection, desc, insert, select
 
 from controller.schema import audit
-
-GENESIS = "0" * 64
+from shoal.audit import GENESIS, hash_of, walk
 
 
 def record(
@@ -37,21 +31,10 @@ def record(
     connection.execute(insert(audit).values(**row, hash=hash_of(row)))
 
 
-def hash_of(row: dict[str, Any]) -> str:
-    """Hash of a row without its id and hash."""
-    keys = ("ts_ms", "actor", "action", "subject", "data", "previous")
-    text = json.dumps([row[key] for key in keys], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def find_break(connection: Connection) -> int | None:
     """Id of the first row that does not fit the chain; None if it holds."""
-    previous = GENESIS
-    for row in connection.execute(select(audit).order_by(audit.c.id)).mappings():
-        if row["previous"] != previous or row["hash"] != hash_of(dict(row)):
-            return int(row["id"])
-        previous = row["hash"]
-    return None
+    rows = connection.execute(select(audit).order_by(audit.c.id)).mappings()
+    return walk(dict(row) for row in rows).broken_id
 
 
 def list_rows(

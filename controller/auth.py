@@ -1,5 +1,6 @@
 """Who may do what: a bearer token, a browser's session, or what people without either may do.
 
+`authorise` runs before every route and asks the table of roles (`controller.people.roles`).
 Changes from a browser must come from our own pages: the browser says so in Sec-Fetch-Site, or in
 Origin. A request with a session cookie is a browser's, so one that says neither is refused; forms
 carry a token of their own besides (`controller.web.forms`).
@@ -7,51 +8,49 @@ carry a token of their own besides (`controller.web.forms`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from fastapi import Request
 
-from controller import sessions
-from controller.config import ROLES
 from controller.database import reading
 from controller.errors import ForbiddenError, UnauthenticatedError
+from controller.people import sessions, tokens
+from controller.people.person import ANONYMOUS, Person
+from controller.people.roles import needed_for
 from controller.services import Services
-from controller.sessions import TOKENS, token_hash
-
-__all__ = ["COOKIE", "TOKENS", "Person", "identify", "require", "token_hash"]
 
 COOKIE = "shoal-session"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Who asks."""
+def authorise(request: Request) -> None:
+    """Dependency of every route: find out who asks, and refuse whose role is not enough."""
+    try:
+        needed = needed_for(request.scope["endpoint"])
+    except LookupError:
+        raise ForbiddenError(
+            f"{request.method} {request.url.path}: no role is known to be enough", code="no-role"
+        ) from None
+    if needed is None:
+        return
+    person = identify(request)
+    request.state.person = person
+    if person.may(needed):
+        return
+    if person.principal:
+        raise ForbiddenError(f"this needs the role {needed}; {person.name} has {person.role}")
+    raise UnauthenticatedError(f"this needs the role {needed}; sign in or send a bearer token")
 
-    name: str
-    role: str
-    token_hash: str = ""
-    """Of the API token behind it; "" for anonymous people."""
-    session: str = ""
-    """The secret of the browser's session; "" without one."""
 
-    def may(self, role: str) -> bool:
-        """Whether this person has at least `role`."""
-        return ROLES.index(self.role) >= ROLES.index(role)
+def person_of(request: Request) -> Person:
+    """Dependency: who `authorise` found."""
+    person: Person = request.state.person
+    return person
 
 
-def require(role: str) -> Callable[[Request], str]:
-    """Return a dependency that gives the actor's name, or refuses."""
-
-    def check(request: Request) -> str:
-        person = identify(request)
-        if not person.may(role):
-            raise UnauthenticatedError(f"this needs the role {role}; send a bearer token")
-        return person.name
-
-    return check
+def actor_of(request: Request) -> str:
+    """Dependency: the name that the audit log shall have."""
+    return person_of(request).name
 
 
 def identify(request: Request) -> Person:
@@ -60,10 +59,10 @@ def identify(request: Request) -> Person:
     header = request.headers.get("authorization", "")
     if header:
         kind, _, token = header.partition(" ")
-        hashed = token_hash(token.strip())
-        if kind.lower() == "bearer" and (name := _name_of(services, hashed)):
-            return Person(name, "operator", hashed)
-        raise UnauthenticatedError("the bearer token is not known")
+        person = tokens.use(services.engine, token.strip(), services.now_ms())
+        if kind.lower() == "bearer" and person is not None:
+            return person
+        raise UnauthenticatedError("the bearer token is not known, has expired or was revoked")
     person = _from_cookie(request, services)
     if request.method not in SAFE_METHODS:
         _check_same_origin(request, services, strict=bool(person.session))
@@ -76,13 +75,8 @@ def _from_cookie(request: Request, services: Services) -> Person:
         with reading(services.engine) as connection:
             found = sessions.find(connection, secret, services.now_ms())
         if found is not None:
-            return Person(found.name, "operator", found.token_hash, secret)
-    return Person("anonymous", services.settings.web.anonymous)
-
-
-def _name_of(services: Services, hashed: str) -> str | None:
-    with reading(services.engine) as connection:
-        return sessions.token_name(connection, hashed)
+            return found
+    return Person(ANONYMOUS, services.settings.web.anonymous)
 
 
 def _check_same_origin(request: Request, services: Services, *, strict: bool) -> None:

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import base64
 import logging
-import secrets
 import sys
 from pathlib import Path
 
@@ -50,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "token":
             one.add_argument("action", choices=("create",))
             one.add_argument("name", help="whose token it is; stands in the audit log")
+            one.add_argument("--role", default="operator", help="viewer, operator (the default), …")
         if name == "broker-config":
             one.add_argument("folder", type=Path, help="where to write them")
             one.add_argument("--certificate", type=Path, help="PEM; with --key, serves TLS")
@@ -92,10 +92,11 @@ def _trust(arguments: argparse.Namespace) -> None:
 
 def _token(arguments: argparse.Namespace) -> None:
     from controller.config import load_settings
+    from controller.people.tokens import make_secret
     from controller.setup import add_api_token
 
-    token = secrets.token_urlsafe(32)
-    add_api_token(load_settings(arguments.config), arguments.name, token)
+    token = make_secret()
+    add_api_token(load_settings(arguments.config), arguments.name, arguments.role, token)
     print(token)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from controller.drift.sequential import Rule
+from controller.people.roles import ANONYMOUS_ROLES
 from shoal.errors import InvalidInputError
 
-ROLES = ("none", "viewer", "operator")
 BROKER_MODES = ("auto", "mosquitto", "nats", "external")
 _SECTIONS = ("web", "broker", "drift", "alerts")
 _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
@@ -123,8 +123,8 @@ def load_settings(path: Path) -> Settings:
     drift = DriftSettings(**_section(table.pop("drift", {}), "drift.", DriftSettings, problems))
     alerts = AlertSettings(**_section(table.pop("alerts", {}), "alerts.", AlertSettings, problems))
     problems += _drift_problems(drift)
-    if web.anonymous not in ROLES:
-        problems.append(f"web.anonymous: {web.anonymous!r} is none of {', '.join(ROLES)}")
+    if web.anonymous not in ANONYMOUS_ROLES:
+        problems.append(f"web.anonymous: {web.anonymous!r} is none of {', '.join(ANONYMOUS_ROLES)}")
     if broker.mode not in BROKER_MODES:
         problems.append(f"broker.mode: {broker.mode!r} is none of {', '.join(BROKER_MODES)}")
     if problems:

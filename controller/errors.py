@@ -37,9 +37,16 @@ class UnauthenticatedError(ForbiddenError):
     code = "unauthenticated"
 
 
+class TooManyError(ShoalError):
+    """Asked too often."""
+
+    code = "too-many-attempts"
+
+
 _STATUS: dict[type[ShoalError], HTTPStatus] = {
     UnauthenticatedError: HTTPStatus.UNAUTHORIZED,
     ForbiddenError: HTTPStatus.FORBIDDEN,
+    TooManyError: HTTPStatus.TOO_MANY_REQUESTS,
     NotFoundError: HTTPStatus.NOT_FOUND,
     ConflictError: HTTPStatus.CONFLICT,
     UnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -454,18 +454,53 @@ settings = Table(
     Column("value", JSON, nullable=False),
 )
 
-web_sessions = Table(  # browsers that are signed in; a session ends with the token it came from
-    "web_sessions",
+users = Table(
+    "users",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("role", String(20), nullable=False),
+    Column("password_hash", String(200), nullable=False),  # argon2id, with its parameters
+    Column("created_ms", BigInteger, nullable=False),
+    Column("created_by", String(80), nullable=False),
+    Column("password_ms", BigInteger, nullable=False),  # when it was last changed
+    Column("disabled_ms", BigInteger),
+    Column("last_sign_in_ms", BigInteger),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("token_id", String(20), primary_key=True),
+    Column("name", String(80), nullable=False),
+    Column("role", String(20), nullable=False),
+    Column("owner", String(63), nullable=False),  # the user it ends with; "" for none
+    Column("token_hash", String(64), nullable=False, unique=True),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger),  # those made at the controller's own machine do not end
+    Column("last_used_ms", BigInteger),
+    Column("revoked_ms", BigInteger),
+)
+
+browser_sessions = Table(  # browsers that are signed in
+    "browser_sessions",
     metadata,
     Column("secret_hash", String(64), primary_key=True),
-    Column("token_hash", String(64), nullable=False),
+    Column("principal", String(80), nullable=False, index=True),  # user NAME or token ID
     Column("expires_ms", BigInteger, nullable=False, index=True),
 )
 
-sign_in_links = Table(  # each works once; used ones and old ones are deleted
-    "sign_in_links",
+one_time_links = Table(  # each signs one browser in, once; used ones and old ones are deleted
+    "one_time_links",
     metadata,
     Column("secret_hash", String(64), primary_key=True),
-    Column("token_hash", String(64), nullable=False),
+    Column("principal", String(80), nullable=False, index=True),
     Column("expires_ms", BigInteger, nullable=False, index=True),
+)
+
+sign_in_attempts = Table(  # leaky buckets
+    "sign_in_attempts",
+    metadata,
+    Column("key", String(120), primary_key=True),  # account NAME or address NETWORK
+    Column("level", Float, nullable=False),
+    Column("at_ms", BigInteger, nullable=False, index=True),
 )

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import base64
-import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from controller import audit
-from controller.auth import TOKENS, token_hash
 from controller.broker import mosquitto
 from controller.config import Settings
 from controller.database import create_tables, open_engine, writing
 from controller.enrolment import accounts
 from controller.ingest.write import upsert
+from controller.people import tokens
+from controller.people.person import Person
+from controller.people.roles import ADMIN
 from controller.schema import settings as table
 from controller.services import RELEASE_KEYS, make_secret, release_keys
 from controller.state_files import write_private
@@ -37,23 +38,22 @@ def initialise(settings: Settings) -> list[str]:
     make_secret(settings)
     engine = open_engine(settings.database_url)
     create_tables(engine)
+    tokens.adopt_old(engine, _now_ms())
     engine.dispose()
     if not settings.token_file.exists():
-        token = secrets.token_urlsafe(32)
-        add_api_token(settings, "operator", token)
+        token = tokens.make_secret()
+        add_api_token(settings, "operator", ADMIN, token)
         write_private(settings.token_file, token.encode() + b"\n")
         made.append("operator's token")
     return made
 
 
-def add_api_token(settings: Settings, name: str, token: str) -> None:
-    """Let `token` act as an operator called `name`."""
+def add_api_token(settings: Settings, name: str, role: str, token: str) -> None:
+    """Let `token` act as `name`; it does not expire, for it is made where the keys are too."""
+    maker = Person("shoal-controller", ADMIN)
 
     def change(connection: Connection) -> None:
-        stored = dict(_read(connection, TOKENS) or {})
-        stored[token_hash(token)] = name
-        upsert(connection, table, {"key": TOKENS}, {"value": stored})
-        audit.record(connection, _now_ms(), "shoal-controller", "api-token.create", name)
+        tokens.store(connection, _now_ms(), maker, name, role, token, None)
 
     _write(settings, change)
 
@@ -103,17 +103,12 @@ def write_broker_files(settings: Settings, folder: Path, conf: str) -> list[Path
 def _write(settings: Settings, change: Callable[[Connection], None]) -> None:
     engine = open_engine(settings.database_url)
     create_tables(engine)
+    tokens.adopt_old(engine, _now_ms())
     try:
         with writing(engine) as connection:
             change(connection)
     finally:
         engine.dispose()
-
-
-def _read(connection: Connection, key: str) -> dict[str, str] | None:
-    query = select(table.c.value).where(table.c.key == key)
-    found: dict[str, str] | None = connection.scalar(query)
-    return found
 
 
 def _now_ms() -> int:

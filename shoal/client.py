@@ -318,8 +318,17 @@ class Client:
         return self._items("/rejections", {})
 
     def audit(self, **query: str | int | None) -> list[Document]:
-        """Who changed what, newest first."""
+        """Who changed what, newest first; `limit`, `before`."""
         return self._items("/audit", query)
+
+    def whole_audit(self) -> list[Document]:
+        """Every row of the audit log, oldest first."""
+        rows: list[Document] = []
+        while page := self.audit(
+            limit=TELEMETRY_PAGE_ROWS, before=rows[-1]["id"] if rows else None
+        ):
+            rows += page
+        return rows[::-1]
 
     def stream(self) -> Iterator[StreamEvent]:
         """Yield changes (`fleet`, `device`, `rollout`) as they happen, until closed."""
@@ -332,6 +341,32 @@ class Client:
                 yield from parse_events(response.iter_lines())
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
+
+    # people
+
+    def users(self) -> list[Document]:
+        """Everybody who can sign in with a password."""
+        return self._items("/users", {})
+
+    def add_user(self, name: str, role: str, password: str) -> Document:
+        """Add a user; `role` is viewer, operator, releaser or admin."""
+        return self._send("POST", "/users", json={"name": name, "role": role, "password": password})
+
+    def change_user(self, name: str, **changes: str | bool | None) -> Document:
+        """Change `role`, `password` or `disabled` of a user."""
+        return self._send("PATCH", f"/users/{name}", json=_given(changes))
+
+    def api_tokens(self) -> list[Document]:
+        """API tokens without their secrets: whose, which role, when used last."""
+        return self._items("/api-tokens", {})
+
+    def create_api_token(self, name: str, **options: str | int | None) -> Document:
+        """Make an API token: `role`, `expires_seconds`. Its `token` is shown only here."""
+        return self._send("POST", "/api-tokens", json={"name": name} | _given(options))
+
+    def revoke_api_token(self, token_id: str) -> Document:
+        """End an API token at once."""
+        return self._send("POST", f"/api-tokens/{token_id}/revoke")
 
     # enrolment
 

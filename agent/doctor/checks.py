@@ -24,7 +24,7 @@ from shoal.profiles import load_profile, profile_names
 
 LEAST_FREE_BYTES = 64 * 2**20
 PRIVATE_FILES = (BROKER_NAME, TRUST_NAME, DEVICE_KEY_NAME, "state.sqlite", "outbox.sqlite")
-ENROL = "run shoal-agent enrol with a token from `shoal token create`"
+ENROL = "run shoal-agent enrol with a token from `shoal enrolment-token create`"
 
 
 def check_state_folder(config: AgentConfig) -> str:

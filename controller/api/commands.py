@@ -7,17 +7,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body
 
 from controller import commands, options
-from controller.api.common import Document, Limit, OfServices, Operator, Reading, Viewer, items
+from controller.api.common import Actor, Document, Limit, OfServices, Reading, items
 from controller.api.json_body import JsonRoute
 
-router = APIRouter(tags=["devices"], dependencies=[Viewer], route_class=JsonRoute)
+router = APIRouter(tags=["devices"], route_class=JsonRoute)
 
 
 @router.post("/devices/{device}/commands", status_code=201)
 def create_command(
     device: str,
     services: OfServices,
-    actor: Operator,
+    actor: Actor,
     body: Annotated[dict[str, Any], Body()],
 ) -> Document:
     """Ask a device: `kind` is log-tail, support-bundle, capture-range or replay."""
@@ -26,7 +26,7 @@ def create_command(
 
 @router.get("/devices/{device}/commands")
 def list_commands(
-    device: str, services: OfServices, connection: Reading, actor: Operator, limit: Limit = 100
+    device: str, services: OfServices, connection: Reading, actor: Actor, limit: Limit = 100
 ) -> Document:
     """List commands to a device, newest first."""
     return items(commands.list_of_device(connection, device, services.now_ms(), limit))
@@ -34,7 +34,7 @@ def list_commands(
 
 @router.get("/devices/{device}/commands/{command}")
 def read_command(
-    device: str, command: str, services: OfServices, connection: Reading, actor: Operator
+    device: str, command: str, services: OfServices, connection: Reading, actor: Actor
 ) -> Document:
     """One command and, once it is whole, its answer."""
     return commands.read(connection, device, command, services.now_ms())
@@ -50,7 +50,7 @@ def read_options(device: str, connection: Reading) -> Document:
 def change_options(
     device: str,
     services: OfServices,
-    actor: Operator,
+    actor: Actor,
     body: Annotated[dict[str, Any], Body()],
 ) -> Document:
     """Change settings; null gives one back to the device."""

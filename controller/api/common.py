@@ -1,4 +1,4 @@
-"""What the routes share: services, roles, paging."""
+"""What the routes share: services, who asks, paging."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from fastapi import Depends, Query, Request
 from sqlalchemy import Connection
 
-from controller.auth import require
+from controller.auth import actor_of, person_of
 from controller.database import reading
+from controller.people.person import Person
 from controller.services import Services
 
 Document = dict[str, Any]
@@ -29,8 +30,8 @@ def get_connection(request: Request) -> Iterator[Connection]:
 
 OfServices = Annotated[Services, Depends(get_services)]
 Reading = Annotated[Connection, Depends(get_connection)]
-Operator = Annotated[str, Depends(require("operator"))]
-Viewer = Depends(require("viewer"))
+Actor = Annotated[str, Depends(actor_of)]
+Asking = Annotated[Person, Depends(person_of)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 SinceMs = Annotated[int | None, Query(ge=0, le=2**53)]
 RowId = Annotated[int | None, Query(ge=0, le=2**53)]

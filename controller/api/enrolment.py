@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Request, Response
 
 from controller import enrolment
-from controller.api.common import Document, OfServices, Operator, Reading, items
+from controller.api.common import Actor, Document, OfServices, Reading, items
 from controller.api.json_body import JsonRoute
 from shoal.errors import InvalidInputError
 from shoal.protocol.envelope import MAX_ENVELOPE_BYTES
@@ -21,7 +21,7 @@ MAC_HEADER = "x-shoal-answer-mac"
 @router.post("/enrolment-tokens", status_code=201)
 def create_token(
     services: OfServices,
-    actor: Operator,
+    actor: Actor,
     device: Annotated[str | None, Body()] = None,
     site: Annotated[str | None, Body()] = None,
     labels: Annotated[dict[str, str] | None, Body()] = None,
@@ -39,7 +39,7 @@ def create_token(
 
 
 @router.get("/enrolment-tokens")
-def list_tokens(connection: Reading, actor: Operator) -> Document:
+def list_tokens(connection: Reading, actor: Actor) -> Document:
     """List tokens, without their secrets."""
     return items(enrolment.list_tokens(connection))
 

@@ -13,7 +13,7 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse
 
 from controller import releases
-from controller.api.common import Document, OfServices, Operator, Reading, Viewer, items
+from controller.api.common import Actor, Document, OfServices, Reading, items
 from shoal.errors import InvalidInputError
 from shoal.ids import parse_model
 
@@ -23,26 +23,26 @@ Sequence = Annotated[int, InPath(ge=1, le=2**53)]
 repository = APIRouter(prefix="/repository", tags=["repository"])
 
 
-@router.get("/models", dependencies=[Viewer])
+@router.get("/models")
 def list_models(connection: Reading) -> Document:
     """List every model name with its releases."""
     return items(releases.list_models(connection))
 
 
-@router.get("/models/{model}", dependencies=[Viewer])
+@router.get("/models/{model}")
 def read_model(model: str, connection: Reading) -> Document:
     """One model and its releases."""
     return releases.get_model(connection, model)
 
 
-@router.get("/models/{model}/releases/{version}", dependencies=[Viewer])
+@router.get("/models/{model}/releases/{version}")
 def read_release(model: str, version: str, connection: Reading) -> Document:
     """One release with its manifest."""
     return releases.get_release(connection, model, version)
 
 
 @router.post("/releases", status_code=201)
-async def publish(request: Request, services: OfServices, actor: Operator) -> Document:
+async def publish(request: Request, services: OfServices, actor: Actor) -> Document:
     """Publish a package (the body): signature, manifest and files are verified first."""
     handle, name = await asyncio.to_thread(_temporary, services.settings.data_dir)
     path = Path(name)

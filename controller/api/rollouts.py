@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query
 
-from controller.api.common import Document, OfServices, Operator, Reading, Viewer, items
+from controller.api.common import Actor, Document, OfServices, Reading, items
 from controller.api.json_body import JsonRoute
 from controller.rollouts import drawing, looks, service
 from controller.rollouts.values import parse_specification
@@ -17,13 +17,13 @@ router = APIRouter(prefix="/rollouts", tags=["rollouts"], route_class=JsonRoute)
 Specified = Annotated[dict[str, Any], Body()]
 
 
-@router.get("", dependencies=[Viewer])
+@router.get("")
 def list_rollouts(connection: Reading) -> Document:
     """List rollouts, newest first."""
     return items(service.list_rollouts(connection))
 
 
-@router.post("/preview", dependencies=[Viewer])
+@router.post("/preview")
 def preview_rollout(
     specification: Specified, services: OfServices, connection: Reading
 ) -> Document:
@@ -32,26 +32,26 @@ def preview_rollout(
 
 
 @router.post("", status_code=201)
-def create_rollout(specification: Specified, services: OfServices, actor: Operator) -> Document:
+def create_rollout(specification: Specified, services: OfServices, actor: Actor) -> Document:
     """Create a rollout, and start it unless `start` is false."""
     document = service.create(services, parse_specification(specification), actor)
     services.rollouts_changed.ring()
     return document
 
 
-@router.get("/{rollout}", dependencies=[Viewer])
+@router.get("/{rollout}")
 def read_rollout(rollout: str, connection: Reading) -> Document:
     """One rollout with its waves and gates."""
     return service.get_rollout(connection, rollout)
 
 
-@router.get("/{rollout}/executions", dependencies=[Viewer])
+@router.get("/{rollout}/executions")
 def list_executions(rollout: str, connection: Reading) -> Document:
     """How each device of a rollout does: its newest attempt."""
     return items(service.list_executions(connection, rollout))
 
 
-@router.get("/{rollout}/looks", dependencies=[Viewer])
+@router.get("/{rollout}/looks")
 def list_looks(rollout: str, connection: Reading) -> Document:
     """What each look at a wave saw: value, margin, sample size and verdict of every test."""
     service.get_rollout(connection, rollout)
@@ -63,7 +63,7 @@ def command_rollout(
     rollout: str,
     verb: str,
     services: OfServices,
-    actor: Operator,
+    actor: Actor,
     expect: Annotated[int | None, Query(ge=1, le=2**31)] = None,
 ) -> Document:
     """Start, pause, resume, promote, abort, rollback or retry.

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 
-from controller import sessions
-from controller.api.common import Document, OfServices
-from controller.auth import identify
+from controller.api.common import Asking, Document, OfServices
 from controller.database import writing
 from controller.errors import UnauthenticatedError
+from controller.people import sessions
 
 router = APIRouter(tags=["sessions"])
 
 
 @router.post("/sign-in-links", status_code=201)
-def create_sign_in_link(request: Request, services: OfServices) -> Document:
+def create_sign_in_link(services: OfServices, person: Asking) -> Document:
     """Make a link that signs one browser in, once, as the holder of the token."""
-    person = identify(request)
-    if not person.token_hash:
+    if not person.principal:
         raise UnauthenticatedError("a sign-in link needs a bearer token")
     with writing(services.engine) as connection:
-        secret, expires_ms = sessions.create_link(connection, person.token_hash, services.now_ms())
+        secret, expires_ms = sessions.create_link(connection, person, services.now_ms())
     return {"url": f"{services.public_url()}/sign-in/{secret}", "expires_ms": expires_ms}

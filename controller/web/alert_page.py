@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from controller.api.common import Name, OfServices, Reading
 from controller.database import writing
@@ -13,7 +13,7 @@ from controller.drift import alerts
 from controller.services import Services
 from controller.web.forms import read_form
 from controller.web.refusals import PageRoute
-from controller.web.rendering import Acting, page, redirect, visitor, with_query
+from controller.web.rendering import Acting, page, redirect, with_query
 
 router = APIRouter(prefix="/alerts", route_class=PageRoute, include_in_schema=False)
 
@@ -21,7 +21,7 @@ ROWS_SHOWN = 100
 Number = Annotated[int, Path(ge=0, le=2**53)]
 
 
-@router.get("", dependencies=[Depends(visitor)])
+@router.get("")
 def show_alerts(
     request: Request,
     connection: Reading,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection, desc, select
 
 from controller import enrolment, fleet, telemetry
@@ -19,7 +19,7 @@ from controller.web import series
 from controller.web.forms import read_form
 from controller.web.histogram import draw_histogram
 from controller.web.refusals import PageRoute
-from controller.web.rendering import Acting, page, redirect, visitor
+from controller.web.rendering import Acting, page, redirect
 
 router = APIRouter(prefix="/devices", route_class=PageRoute, include_in_schema=False)
 
@@ -30,7 +30,7 @@ EXECUTIONS_SHOWN = 6
 SERIES_MOST = 1000
 
 
-@router.get("/{device}", dependencies=[Depends(visitor)])
+@router.get("/{device}")
 def show_device(
     request: Request, device: str, services: OfServices, connection: Reading, model: Name = None
 ) -> Response:
@@ -58,7 +58,7 @@ def show_device(
     return page(request, "device.html", context, twin=f"/devices/{device}")
 
 
-@router.get("/{device}/series", dependencies=[Depends(visitor)])
+@router.get("/{device}/series")
 def read_series(
     device: str, model: str, connection: Reading, since_ms: SinceMs = None
 ) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection, desc, select
 
 from controller import fleet
@@ -16,10 +16,10 @@ from controller.schema import releases, rollouts
 from controller.services import Services
 from controller.web import tiles
 from controller.web.refusals import PageRoute
-from controller.web.rendering import page, visitor, with_query
+from controller.web.rendering import page, with_query
 from shoal.errors import InvalidInputError
 
-router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[Depends(visitor)])
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 PAGE_ROWS = 50
 FINISHED_SHOWN_MS = 10 * 60 * 1000

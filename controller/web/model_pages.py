@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection, desc, func, select
 
 from controller.api.common import Reading
@@ -12,13 +12,12 @@ from controller.errors import NotFoundError
 from controller.releases import get_release, list_models
 from controller.schema import device_models, releases, rollouts
 from controller.web.refusals import PageRoute
-from controller.web.rendering import page, visitor
+from controller.web.rendering import page
 
 router = APIRouter(
     prefix="/models",
     route_class=PageRoute,
     include_in_schema=False,
-    dependencies=[Depends(visitor)],
 )
 
 DEVICES_SHOWN = 60

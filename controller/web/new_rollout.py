@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection, desc, select
 
 from controller.api.common import OfServices, Reading
@@ -17,7 +17,7 @@ from controller.schema import releases, selectors
 from controller.services import Services
 from controller.web.forms import read_form
 from controller.web.refusals import PageRoute
-from controller.web.rendering import Acting, operator, page, redirect
+from controller.web.rendering import Acting, page, redirect
 from shoal.errors import InvalidInputError, ShoalError
 from shoal.waves import parse_waves
 
@@ -34,7 +34,7 @@ DEFAULTS = {
 }
 
 
-@router.get("", dependencies=[Depends(operator)])
+@router.get("")
 def show_form(request: Request, services: OfServices, connection: Reading) -> Response:
     """The form, and what it would do once a release is chosen."""
     query = request.query_params

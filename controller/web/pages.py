@@ -14,6 +14,7 @@ from controller.web import (
     new_rollout,
     refusals,
     rollout_pages,
+    settings_page,
     sign_in,
 )
 from controller.web.headers import SecurityHeaders
@@ -32,6 +33,7 @@ def install(app: FastAPI) -> None:
         rollout_pages,
         model_pages,
         alert_page,
+        settings_page,
     ):
         app.include_router(module.router)
     app.include_router(sessions.router, prefix="/api/v1")

@@ -10,8 +10,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from controller.auth import Person
 from controller.errors import UnauthenticatedError, http_status
+from controller.people.person import ANONYMOUS, Person
+from controller.people.roles import NONE
 from controller.web.rendering import base_path, page, redirect, with_query
 from shoal.errors import ShoalError
 
@@ -48,7 +49,7 @@ def _to_sign_in(request: Request) -> Response | None:
 def refusal(request: Request, status: int, sentence: str) -> Response:
     """A page that says what was refused and why."""
     if not hasattr(request.state, "person"):
-        request.state.person = Person("anonymous", "none")
+        request.state.person = Person(ANONYMOUS, NONE)
     return page(request, "refusal.html", {"status": status, "sentence": sentence}, status=status)
 
 

@@ -15,8 +15,9 @@ from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from controller.auth import Person, identify
-from controller.errors import NotFoundError, UnauthenticatedError
+from controller.auth import person_of
+from controller.errors import NotFoundError
+from controller.people.person import Person
 from controller.services import Services
 from controller.web import assets, forms, words
 from shoal import __version__
@@ -108,28 +109,5 @@ def redirect(request: Request, path: str) -> Response:
     return RedirectResponse(base_path(request) + path, 303)
 
 
-def visitor(request: Request) -> Person:
-    """Dependency: who looks; refuses people who may not even look."""
-    person = anybody(request)
-    if not person.may("viewer"):
-        raise UnauthenticatedError("sign in to see the fleet")
-    return person
-
-
-def operator(request: Request) -> Person:
-    """Dependency: who changes something; refuses people who may only look."""
-    person = anybody(request)
-    if not person.may("operator"):
-        raise UnauthenticatedError("sign in as an operator to do this")
-    return person
-
-
-def anybody(request: Request) -> Person:
-    """Dependency: who this is, whatever they may do."""
-    person = identify(request)
-    request.state.person = person
-    return person
-
-
-Acting = Annotated[Person, Depends(operator)]
-"""An operator, for routes that change something."""
+Acting = Annotated[Person, Depends(person_of)]
+"""Who asks, for routes that write it down."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection, case, func, select
 
 from controller.api.common import Name, OfServices, Reading
@@ -16,7 +16,7 @@ from controller.rollouts.store import newest_attempts
 from controller.schema import executions
 from controller.web.forms import read_form
 from controller.web.refusals import PageRoute
-from controller.web.rendering import Acting, page, redirect, visitor
+from controller.web.rendering import Acting, page, redirect
 
 router = APIRouter(prefix="/rollouts", route_class=PageRoute, include_in_schema=False)
 
@@ -25,14 +25,14 @@ ROWS_SHOWN = 100
 TROUBLED = (*BAD, ExecutionState.TIMED_OUT)
 
 
-@router.get("", dependencies=[Depends(visitor)])
+@router.get("")
 def show_rollouts(request: Request, connection: Reading) -> Response:
     """All rollouts, newest first."""
     context = {"rollouts": list_rollouts(connection, ROLLOUTS_SHOWN)}
     return page(request, "rollouts.html", context, twin="/rollouts")
 
 
-@router.get("/{rollout}", dependencies=[Depends(visitor)])
+@router.get("/{rollout}")
 def show_rollout(
     request: Request,
     rollout: str,

@@ -1,45 +1,44 @@
-"""Signing a browser in, with an API token or a one-time link, and out."""
+"""Signing a browser in, with a password, an API token or a one-time link, and out."""
 
 from __future__ import annotations
 
 import asyncio
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
-from controller import sessions
 from controller.auth import COOKIE
 from controller.database import writing
+from controller.errors import UnauthenticatedError, http_status
+from controller.people import sessions, tokens, users
+from controller.people.person import Person
+from controller.services import Services
 from controller.web import forms
 from controller.web.refusals import PageRoute
-from controller.web.rendering import anybody, page, redirect, services_of
+from controller.web.rendering import page, redirect, services_of
 from shoal.errors import ShoalError
 
-router = APIRouter(
-    prefix="/sign-in",
-    route_class=PageRoute,
-    include_in_schema=False,
-    dependencies=[Depends(anybody)],
-)
+router = APIRouter(prefix="/sign-in", route_class=PageRoute, include_in_schema=False)
 
 
 @router.get("")
 def show(request: Request, next: str = "/") -> Response:  # noqa: A002 - the query's name
-    """Ask for a token."""
+    """Ask for name and password, or a token."""
     return page(request, "sign_in.html", {"next": _local(next), "problem": ""})
 
 
 @router.post("")
 async def sign_in(request: Request) -> Response:
-    """Turn a token into a session."""
+    """Turn a password or a token into a session."""
     fields = await forms.read_form(request)
-    hashed = sessions.token_hash(fields.get("token", "").strip())
     goal = _local(fields.get("next", "/"))
+    address = request.client.host if request.client else ""
     try:
-        return await asyncio.to_thread(_start, request, hashed, goal)
+        person = await asyncio.to_thread(_check, services_of(request), fields, address)
+        return await asyncio.to_thread(_start, request, person, goal)
     except ShoalError as error:
         context = {"next": goal, "problem": error.sentence}
-        return page(request, "sign_in.html", context, status=401)
+        return page(request, "sign_in.html", context, status=http_status(error))
 
 
 @router.post("/out")
@@ -68,19 +67,33 @@ async def use_link(request: Request, link: str) -> Response:
 def _use(request: Request, link: str) -> Response:
     services = services_of(request)
     with writing(services.engine) as connection:
-        hashed = sessions.use_link(connection, link, services.now_ms())
-    return _start(request, hashed, "/")
+        person = sessions.use_link(connection, link, services.now_ms())
+    if person is None:  # asked out here: the link stays used up
+        raise UnauthenticatedError("sign in: this link has been used or has expired")
+    return _start(request, person, "/")
+
+
+def _check(services: Services, fields: dict[str, str], address: str) -> Person:
+    """Who the fields of the form are of, or raise."""
+    engine, now_ms = services.engine, services.now_ms()
+    if "token" not in fields:
+        name, password = fields.get("name", "").strip(), fields.get("password", "")
+        return users.check_password(engine, now_ms, name, password, address)
+    person = tokens.use(engine, fields["token"].strip(), now_ms)
+    if person is None:
+        raise UnauthenticatedError("sign in: the token is not known, has expired or was revoked")
+    return person
 
 
 def _end(request: Request) -> None:
     with writing(services_of(request).engine) as connection:
-        sessions.sign_out(connection, request.state.person.session)
+        sessions.end(connection, request.state.person.session)
 
 
-def _start(request: Request, hashed: str, goal: str) -> Response:
+def _start(request: Request, person: Person, goal: str) -> Response:
     services = services_of(request)
     with writing(services.engine) as connection:
-        secret = sessions.sign_in(connection, hashed, services.now_ms())
+        secret = sessions.start(connection, person, services.now_ms())
     response = redirect(request, goal)
     forms.set_cookie(request, response, COOKIE, secret, sessions.SESSION_SECONDS)
     return response

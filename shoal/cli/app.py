@@ -8,8 +8,10 @@ import typer
 
 from shoal.cli import (
     alert,
+    audit,
     author,
     device,
+    enrolment_token,
     evaluate,
     fleet,
     profiles,
@@ -17,6 +19,7 @@ from shoal.cli import (
     rollout,
     selector,
     token,
+    user,
 )
 
 app = typer.Typer(
@@ -27,12 +30,15 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(alert.app, name="alert")
+app.add_typer(audit.app, name="audit")
 app.add_typer(device.app, name="device")
+app.add_typer(enrolment_token.app, name="enrolment-token")
 app.add_typer(profiles.app, name="profiles")
 app.add_typer(release.app, name="release")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(selector.app, name="selector")
 app.add_typer(token.app, name="token")
+app.add_typer(user.app, name="user")
 fleet.register(app)
 author.register(app)
 app.command("evaluate")(evaluate.evaluate)

@@ -32,7 +32,7 @@ _SEVERITY_STYLES = {"warning": "yellow", "error": "red"}
 
 def fleet_table(fleet: Document) -> Table:
     """Counters of every site, and of all."""
-    table = _table("SITE", *(status.upper() for status in STATUSES))
+    table = plain_table("SITE", *(status.upper() for status in STATUSES))
     rows = [(site["site"], site["counters"]) for site in fleet["sites"]]
     for name, counters in [*rows, ("all", fleet["counters"])]:
         cells = [_count(counters.get(status, 0), STATUS_STYLES[status]) for status in STATUSES]
@@ -42,7 +42,7 @@ def fleet_table(fleet: Document) -> Table:
 
 def device_table(devices: list[Document]) -> Table:
     """One line a device."""
-    table = _table("DEVICE", "SITE", "PROFILE", "STATUS", "RUNS", "LAST SEEN")
+    table = plain_table("DEVICE", "SITE", "PROFILE", "STATUS", "RUNS", "LAST SEEN")
     for one in devices:
         runs = ", ".join(_runs(model) for model in one.get("models", [])) or "–"
         table.add_row(
@@ -59,7 +59,7 @@ def device_page(device: Document, events: list[Document]) -> RenderableType:
     ]
     if device.get("reason"):
         parts.append(Text(device["reason"]))
-    models = _table("MODEL", "ACTIVE", "LAST GOOD", "CANDIDATE", "RUNTIME", "P95 µs", "DRIFT")
+    models = plain_table("MODEL", "ACTIVE", "LAST GOOD", "CANDIDATE", "RUNTIME", "P95 µs", "DRIFT")
     for model in device.get("models", []):
         models.add_row(
             model["model"],
@@ -75,25 +75,23 @@ def device_page(device: Document, events: list[Document]) -> RenderableType:
 
 def event_table(events: list[Document]) -> Table:
     """Events, one line each."""
-    table = _table("TIME", "CODE", "WHAT HAPPENED")
+    table = plain_table("TIME", "CODE", "WHAT HAPPENED")
     for event in events:
         style = _SEVERITY_STYLES.get(str(event.get("severity")), "")
-        table.add_row(
-            _clock(event.get("ts_ms")), str(event["code"]), Text(event["sentence"], style)
-        )
+        table.add_row(clock(event.get("ts_ms")), str(event["code"]), Text(event["sentence"], style))
     return table
 
 
 def alert_table(alerts: list[Document]) -> Table:
     """Streams that changed, one line each."""
-    table = _table("ALERT", "SINCE", "STATE", "WHAT CHANGED")
+    table = plain_table("ALERT", "SINCE", "STATE", "WHAT CHANGED")
     for one in alerts:
         state = "open" if one.get("ended_ms") is None else "ended"
         seen = f", seen by {one['acknowledged_by']}" if one.get("acknowledged_by") else ""
         style = "yellow" if state == "open" and not seen else ""
         table.add_row(
             str(one["id"]),
-            _clock(one.get("started_ms")),
+            clock(one.get("started_ms")),
             state + seen,
             Text(one["sentence"], style),
         )
@@ -102,13 +100,13 @@ def alert_table(alerts: list[Document]) -> Table:
 
 def release_table(releases: list[Document]) -> Table:
     """One line a release."""
-    table = _table("MODEL", "VERSION", "SEQUENCE", "PUBLISHED", "MANIFEST")
+    table = plain_table("MODEL", "VERSION", "SEQUENCE", "PUBLISHED", "MANIFEST")
     for one in releases:
         table.add_row(
             one["model"],
             one["version"],
             str(one["sequence"]),
-            _clock(one.get("published_ms")),
+            clock(one.get("published_ms")),
             str(one["manifest_sha256"])[:12],
         )
     return table
@@ -117,7 +115,7 @@ def release_table(releases: list[Document]) -> Table:
 def release_page(release: Document) -> RenderableType:
     """One release: its line, its files and its card."""
     manifest = release.get("manifest") or {}
-    files = _table("FILE", "BYTES", "SHA-256")
+    files = plain_table("FILE", "BYTES", "SHA-256")
     for entry in manifest.get("files", []):
         files.add_row(entry["name"], f"{entry['length']:,}", entry["sha256"][:12])
     card = manifest.get("card") or {}
@@ -126,7 +124,7 @@ def release_page(release: Document) -> RenderableType:
 
 def rollout_table(rollouts: list[Document]) -> Table:
     """One line a rollout."""
-    table = _table("ROLLOUT", "MODEL", "VERSION", "SELECTOR", "STATE", "CREATED", "REASON")
+    table = plain_table("ROLLOUT", "MODEL", "VERSION", "SELECTOR", "STATE", "CREATED", "REASON")
     for one in rollouts:
         table.add_row(
             one["rollout"],
@@ -134,7 +132,7 @@ def rollout_table(rollouts: list[Document]) -> Table:
             one["version"],
             one["selector"],
             one["state"],
-            _clock(one.get("created_ms")),
+            clock(one.get("created_ms")),
             Text(one.get("reason") or "", overflow="ellipsis", no_wrap=True),
         )
     return table
@@ -142,7 +140,7 @@ def rollout_table(rollouts: list[Document]) -> Table:
 
 def execution_table(executions: list[Document]) -> Table:
     """One line a device of a rollout."""
-    table = _table("DEVICE", "WAVE", "STATE", "CODE", "SENTENCE")
+    table = plain_table("DEVICE", "WAVE", "STATE", "CODE", "SENTENCE")
     for one in executions:
         table.add_row(
             one["device"], str(one["wave"]), one["state"], one["code"] or "", one["sentence"] or ""
@@ -152,7 +150,7 @@ def execution_table(executions: list[Document]) -> Table:
 
 def preview_page(preview: Document) -> RenderableType:
     """What a rollout would do."""
-    table = _table("WAVE", "DEVICES", "NEW")
+    table = plain_table("WAVE", "DEVICES", "NEW")
     for wave in preview["waves"]:
         names = ", ".join(wave.get("devices", [])[:8])
         table.add_row(str(wave["name"]), names or "–", str(wave["size"]))
@@ -160,15 +158,15 @@ def preview_page(preview: Document) -> RenderableType:
     return Group(table, *notes)
 
 
-def token_table(tokens: list[Document]) -> Table:
-    """One line a token."""
-    table = _table("TOKEN", "DEVICE", "SITE", "EXPIRES", "USED BY")
+def enrolment_table(tokens: list[Document]) -> Table:
+    """One line an enrolment token."""
+    table = plain_table("TOKEN", "DEVICE", "SITE", "EXPIRES", "USED BY")
     for one in tokens:
         table.add_row(
             one["token_id"],
             _text(one, "device"),
             _text(one, "site"),
-            _clock(one.get("expires_ms")),
+            clock(one.get("expires_ms")),
             _text(one, "used_by"),
         )
     return table
@@ -179,11 +177,12 @@ def _problems(preview: Document) -> list[str]:
     return [one if isinstance(one, str) else str(one.get("sentence", one)) for one in found]
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+def plain_table(*columns: str) -> Table:
+    """An empty table without lines."""
+    made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+        made.add_column(column, overflow="fold")
+    return made
 
 
 def _count(value: int, style: str) -> Text:
@@ -208,7 +207,8 @@ def _number(document: Document, key: str, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def _clock(ms: int | None) -> str:
+def clock(ms: int | None) -> str:
+    """A time, or a dash."""
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if ms else "–"
 
 

@@ -24,6 +24,7 @@ VALUES = {
     "device": "gw-1", "kind": "windows", "model": "pump", "version": "1.0", "rollout": "r-1",
     "verb": "pause", "digest": "0" * 64, "sequence": "1", "number": "1", "command": "c-1",
     "name": "pilot",
+    "user": "ann", "token": "k-1",
 }  # fmt: skip
 
 LOOKS = {"/api/v1/rollouts/preview", "/api/v1/selectors/preview"}
@@ -253,10 +254,10 @@ def test_a_body_without_end_is_cut_off_before_anybody_asks_who_sends_it(api):
 def test_a_defect_is_a_problem_document_that_tells_nothing(services, api, operator):
     services.engine.dispose()
     with writing(services.engine) as connection:
-        connection.execute(update(schema.settings).values(value="not a table"))
+        connection.execute(update(schema.api_tokens).values(role="not a role"))
     answer = api.get("/api/v1/fleet", headers=operator)
     assert _problem(answer) | {"detail": ""} == {
         "type": "about:blank", "title": "internal-error", "status": 500, "detail": "",
         "code": "internal-error",
     }  # fmt: skip
-    assert "not a table" not in answer.text
+    assert "not a role" not in answer.text

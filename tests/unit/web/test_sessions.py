@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import update
 
 from controller.database import writing
-from controller.schema import sign_in_links, web_sessions
+from controller.schema import browser_sessions, one_time_links
 
 from .conftest import csrf_of, sign_in
 
@@ -91,7 +91,7 @@ async def test_session_ends_when_its_time_is_over(site):
     async with site.browser() as browser:
         await sign_in(browser, site.token)
         with writing(site.services.engine) as connection:
-            connection.execute(update(web_sessions).values(expires_ms=1))
+            connection.execute(update(browser_sessions).values(expires_ms=1))
         assert (await browser.post("/api/v1/enrolment-tokens", json={})).status_code == 401
 
 
@@ -120,7 +120,7 @@ async def test_link_that_has_expired_signs_nobody_in(site):
     async with site.browser() as browser:
         link = await _link(browser, site.token)
         with writing(site.services.engine) as connection:
-            connection.execute(update(sign_in_links).values(expires_ms=1))
+            connection.execute(update(one_time_links).values(expires_ms=1))
         page = await browser.get(f"/sign-in/{link}")
         answer = await browser.post(f"/sign-in/{link}", data={"csrf": csrf_of(page)})
         assert answer.status_code == 401
