@@ -81,6 +81,7 @@ make_environment() { # make_environment <name>: nothing that runs is touched
         rm -rf "$environment"
         die "could not install $wanted; nothing was changed"
     fi
+    "$environment/bin/python" -m agent.slim 2>/dev/null || say "left as large as pip made it"
     "$environment/bin/shoal-agent" --version >/dev/null || {
         rm -rf "$environment"
         die "the new agent does not start at all; nothing was changed"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.install import install_size
+from benchmarks.install import install_size, install_size_slim
 from benchmarks.pipelines import (
     added_latency_p99,
     loop_lag_p99,
@@ -19,6 +19,7 @@ MEASUREMENTS = {
     "worker_pss": worker_pss,
     "updater_peak": updater_peak,
     "install_size": install_size,
+    "install_size_slim": install_size_slim,
     "worker_ready": worker_ready,
     "pipeline_ratio_resnet": pipeline_ratio_resnet,
     "pipeline_ratio_autoencoder": pipeline_ratio_autoencoder,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from benchmarks.figure import Figure, Options, figure
@@ -15,13 +16,25 @@ INSTALL_SECONDS = 900.0
 
 def install_size(options: Options) -> Figure:
     """Site-packages of `shoal[agent]` as `pip install` leaves it. One run: it is exact."""
+    return figure("install_size", "MB", [_sizes()[0]])
+
+
+def install_size_slim(options: Options) -> Figure:
+    """The same as `systemd/install.sh` leaves it, without what an agent never loads."""
+    return figure("install_size_slim", "MB", [_sizes()[1]])
+
+
+@cache
+def _sizes() -> tuple[float, float]:
     with tempfile.TemporaryDirectory(prefix="shoal-install-") as folder:
         environment = Path(folder) / "venv"
         _run([sys.executable, "-m", "venv", "--without-pip", str(environment)])
         python = environment / "bin" / "python"
         pip = [sys.executable, "-m", "pip", "--python", str(python), "--quiet"]
         _run([*pip, "install", f"{ROOT}[agent]"])
-        return figure("install_size", "MB", [_folder_bytes(environment / "lib") / 1e6])
+        whole = _folder_bytes(environment / "lib") / 1e6
+        _run([str(python), "-m", "agent.slim"])
+        return whole, _folder_bytes(environment / "lib") / 1e6
 
 
 def _run(command: list[str]) -> None:
