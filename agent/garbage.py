@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+
+DAY_SECONDS = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +68,12 @@ def collect_garbage(files: Path, kept_manifests: set[str], limits: GarbageLimits
         with contextlib.suppress(OSError):
             (files / name).unlink()
     return len(gone)
+
+
+async def collect_daily(
+    files: Path, kept_manifests: Callable[[], set[str]], limits: GarbageLimits
+) -> None:
+    """Delete what no slot needs once a day, for ever."""
+    while True:
+        await asyncio.sleep(DAY_SECONDS)
+        collect_garbage(files, kept_manifests(), limits)

@@ -52,6 +52,10 @@ class StateStore:
         payload, sequence = self._get("desired"), self._get("floor")
         return int(sequence or b"0"), payload or b""
 
+    def desired_sequence(self) -> int:
+        """Sequence of the desired state accepted last; 0 at first."""
+        return self.desired()[0]
+
     def accept_desired(self, sequence: int, payload: bytes) -> None:
         """Store a desired state before anything is done about it, or raise `StateStoreError`."""
         self._put({"floor": str(sequence).encode(), "desired": payload})
