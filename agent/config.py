@@ -5,11 +5,8 @@ Secrets never stand here: enrolment leaves keys and credentials in the state fol
 
 from __future__ import annotations
 
-import os
-import re
 import tomllib
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +15,7 @@ import msgspec
 
 from agent.actions import find_action_problems
 from agent.address import split_address
+from agent.config_reader import Reader, Setting
 from agent.crashloop import CrashLimits
 from agent.garbage import GarbageLimits
 from agent.maintenance import parse_window
@@ -36,10 +34,6 @@ class ModelBinding:
     actions: list[dict[str, Any]] = field(default_factory=list)
 
 
-ENVIRONMENT = "SHOAL_AGENT_"
-"""`SHOAL_AGENT_DEVICE_ID` overrides `device.id`, and so on; not below `models`."""
-_HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]")
-_KEY = re.compile(r"\s*([A-Za-z0-9_\"'. -]+?)\s*=")
 _Number = TypeVar("_Number", int, float)
 
 OUTBOX_CLASSES = ("event", "state", "statistics", "health", "capture")
@@ -129,18 +123,9 @@ class AgentConfig:
         return self.state_dir / "outbox.sqlite"
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One value, and where it comes from: `default`, `environment NAME` or `file:line`."""
-
-    key: str
-    value: Any
-    origin: str
-
-
 def load_config(path: Path) -> AgentConfig:
     """Read and check a configuration file, or raise one `InvalidInputError` with all mistakes."""
-    reader = _Reader(*_read_table(path))
+    reader = Reader(*_read_table(path))
     config = _build(reader, path)
     if problems := reader.finish():
         raise InvalidInputError(f"configuration {path}: " + "; ".join(problems))
@@ -150,7 +135,7 @@ def load_config(path: Path) -> AgentConfig:
 def inspect_config(path: Path) -> tuple[list[Setting], list[str]]:
     """Every value with its origin, and every mistake."""
     try:
-        reader = _Reader(*_read_table(path))
+        reader = Reader(*_read_table(path))
     except InvalidInputError as error:
         return [], [error.sentence]
     _build(reader, path)
@@ -165,7 +150,7 @@ def _read_table(path: Path) -> tuple[dict[str, Any], str]:
         raise InvalidInputError(f"configuration {path}: {error}") from error
 
 
-def _build(reader: _Reader, path: Path) -> AgentConfig:
+def _build(reader: Reader, path: Path) -> AgentConfig:
     return AgentConfig(
         device=DeviceId(reader.name("device.id")),
         site=SiteId(reader.name("device.site")),
@@ -175,20 +160,14 @@ def _build(reader: _Reader, path: Path) -> AgentConfig:
         window_seconds=reader.number("report.window_seconds", 60.0, 0.2, 3600.0),
         health_seconds=reader.number("report.health_seconds", 60.0, 0.2, 3600.0),
         num_threads=int(reader.number("workers.num_threads", 1, 1, 16)),
-        outbox=OutboxLimits(
-            max_bytes=int(reader.number("outbox.max_bytes", 32 * 2**20, 65536, 2**40)),
-            max_age_seconds=reader.number("outbox.max_age_seconds", 14 * 86400.0, 60.0, 1e9),
-            merge_above_rows=int(reader.number("outbox.merge_above_rows", 240, 4, 1e6)),
-            class_bytes=reader.by_class("max_bytes", 65536, 2**40, int),
-            class_age_seconds=reader.by_class("max_age_seconds", 60.0, 1e9, float),
-        ),
-        models=reader.models(),
+        outbox=_outbox(reader),
+        models=(models := _models(reader)),
         capture_enabled=reader.flag("capture.enabled", True),
         capture_max_bytes=int(reader.number("capture.max_bytes", 64 * 2**20, 65536, 2**40)),
-        maintenance=reader.windows("maintenance.windows"),
+        maintenance=_maintenance(reader, "maintenance.windows"),
         path=path,
-        sensors=reader.sensors("device.sensors"),
-        http=reader.http(),
+        sensors=_sensors(reader, "device.sensors"),
+        http=_http(reader, models),
         worker_memory_mb=int(reader.number("workers.memory_mb", 0, 0, 2**20)),
         golden_seconds=reader.number("workers.golden_seconds", 86400.0, 60.0, 1e9),
         crashes=CrashLimits(
@@ -200,6 +179,110 @@ def _build(reader: _Reader, path: Path) -> AgentConfig:
             max_bytes=int(reader.number("files.max_bytes", 256 * 2**20, 0, 2**44)),
         ),
     )
+
+
+def _outbox(reader: Reader) -> OutboxLimits:
+    return OutboxLimits(
+        max_bytes=int(reader.number("outbox.max_bytes", 32 * 2**20, 65536, 2**40)),
+        max_age_seconds=reader.number("outbox.max_age_seconds", 14 * 86400.0, 60.0, 1e9),
+        merge_above_rows=int(reader.number("outbox.merge_above_rows", 240, 4, 1e6)),
+        class_bytes=_by_class(reader, "max_bytes", 65536, 2**40, int),
+        class_age_seconds=_by_class(reader, "max_age_seconds", 60.0, 1e9, float),
+    )
+
+
+def _by_class(
+    reader: Reader, key: str, low: float, high: float, kind: Callable[[float], _Number]
+) -> dict[str, _Number]:
+    """One number for each class of the outbox that has a table with this key."""
+    return {
+        name: kind(reader.number(full, low, low, high))
+        for name in OUTBOX_CLASSES
+        if reader.take(full := f"outbox.{name}.{key}", None) is not None
+    }
+
+
+def _maintenance(reader: Reader, key: str) -> tuple[str, ...]:
+    """Maintenance windows; those that cannot be read are mistakes."""
+    value = reader.take(key, [])
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        reader.mistake(f"{key}: expected a list of texts, got {value!r}")
+        return ()
+    for one in value:
+        try:
+            parse_window(one)
+        except InvalidInputError as error:
+            reader.mistake(f"{key}: {error.sentence}")
+    return tuple(value)
+
+
+def _sensors(reader: Reader, key: str) -> list[Sensor]:
+    tables = reader.take(key, {})
+    found = []
+    for name, table in tables.items() if isinstance(tables, dict) else ():
+        try:
+            found.append(msgspec.convert({**table, "name": name}, Sensor))
+        except (TypeError, msgspec.ValidationError) as error:
+            reader.mistake(f"{key}.{name}: {error}")
+        if "|" in name or "," in name:
+            reader.mistake(f"{key}.{name}: a sensor's name holds no ',' and no '|'")
+    if not isinstance(tables, dict):
+        reader.mistake(f"{key}: expected a table per sensor")
+    return found
+
+
+def _http(reader: Reader, models: list[ModelBinding]) -> HttpSettings:
+    settings = HttpSettings(
+        listen=reader.text("http.listen", ""),
+        socket=reader.text("http.socket", ""),
+        inference=reader.flag("http.inference", True),
+        timeout_seconds=reader.number("http.timeout_seconds", 10.0, 0.01, 600.0),
+        max_body_bytes=int(reader.number("http.max_body_bytes", 8 * 2**20, 1024, 2**30)),
+        max_connections=int(reader.number("http.max_connections", 32, 1, 1024)),
+    )
+    if settings.listen:
+        try:
+            split_address(settings.listen)
+        except InvalidInputError as error:
+            reader.mistake(f"http.listen: {error.sentence}")
+    for one in models:
+        if one.source.get("kind") == "http" and not settings.enabled:
+            reader.mistake(f"models.{one.name}.source.kind: http needs http.listen or http.socket")
+    return settings
+
+
+def _models(reader: Reader) -> list[ModelBinding]:
+    tables = reader.models()
+    if not isinstance(tables, dict):
+        reader.mistake("models: expected a table per model")
+        return []
+    bindings = [_model(reader, name, table) for name, table in tables.items()]
+    for problem in find_chain_problems({one.name: one.source for one in bindings}):
+        reader.mistake(problem)
+    return bindings
+
+
+def _model(reader: Reader, name: str, table: Any) -> ModelBinding:
+    at = f"models.{name}"
+    if not is_name(name):
+        reader.mistake(f"{at}: a model name may hold only a-z, 0-9 and '-'")
+    table = table if isinstance(table, dict) else {}
+    source, actions = table.get("source"), table.get("actions", [])
+    problems = []
+    if not isinstance(source, dict):
+        problems.append(f"{at}.source: is missing")
+        source = {}
+    else:
+        problems += find_source_problems(f"{at}.source", source)
+    if not isinstance(actions, list) or not all(isinstance(one, dict) for one in actions):
+        problems.append(f"{at}.actions: expected a list of tables")
+        actions = []
+    for number, action in enumerate(actions):
+        problems += find_action_problems(f"{at}.actions[{number}]", action)
+    problems += [f"{at}.{key}: is not known" for key in set(table) - {"source", "actions"}]
+    for problem in problems:
+        reader.mistake(problem)
+    return ModelBinding(name, source, actions)
 
 
 def find_chain_problems(sources: dict[str, dict[str, Any]]) -> list[str]:
@@ -219,236 +302,3 @@ def find_chain_problems(sources: dict[str, dict[str, Any]]) -> list[str]:
             seen.add(follows)
             at = follows
     return found
-
-
-class _Reader:
-    """Takes values out of a table, remembering every mistake and every key it knows."""
-
-    def __init__(self, table: dict[str, Any], text: str) -> None:
-        self._table = table
-        self._lines = find_lines(text)
-        self._known: set[str] = set()
-        self._problems: list[str] = []
-        self._taken: dict[str, tuple[Any, str]] = {}
-        self._http_sources: list[str] = []
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self._take(key, default)
-        if not isinstance(value, str):
-            self._problems.append(
-                f"{key}: is missing" if value is None else f"{key}: expected text, got {value!r}"
-            )
-            return ""
-        if value == "" and default is None:
-            self._problems.append(f"{key}: is empty")
-        return value
-
-    def name(self, key: str) -> str:
-        value = self.text(key)
-        if value and not is_name(value):
-            self._problems.append(f"{key}: {value!r} may hold only a-z, 0-9 and '-'")
-        return value
-
-    def number(self, key: str, default: float, low: float, high: float) -> float:
-        value = self._take(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            self._problems.append(f"{key}: expected a number, got {value!r}")
-            return default
-        if not low <= value <= high:
-            self._problems.append(f"{key}: {value} is not between {low:g} and {high:g}")
-            return default  # TOML knows nan and inf, which the caller could not make an int of
-        return value
-
-    def flag(self, key: str, default: bool) -> bool:
-        value = self._take(key, default)
-        if not isinstance(value, bool):
-            self._problems.append(f"{key}: expected true or false, got {value!r}")
-            return default
-        return value
-
-    def windows(self, key: str) -> tuple[str, ...]:
-        """Maintenance windows; those that cannot be read are mistakes."""
-        value = self._take(key, [])
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-            self._problems.append(f"{key}: expected a list of texts, got {value!r}")
-            return ()
-        for one in value:
-            try:
-                parse_window(one)
-            except InvalidInputError as error:
-                self._problems.append(f"{key}: {error.sentence}")
-        return tuple(value)
-
-    def by_class(
-        self, key: str, low: float, high: float, kind: Callable[[float], _Number]
-    ) -> dict[str, _Number]:
-        """One number for each class of the outbox that has a table with this key."""
-        return {
-            name: kind(self.number(full, low, low, high))
-            for name in OUTBOX_CLASSES
-            if self._take(full := f"outbox.{name}.{key}", None) is not None
-        }
-
-    def sensors(self, key: str) -> list[Sensor]:
-        tables = self._take(key, {})
-        found = []
-        for name, table in tables.items() if isinstance(tables, dict) else ():
-            try:
-                found.append(msgspec.convert({**table, "name": name}, Sensor))
-            except (TypeError, msgspec.ValidationError) as error:
-                self._problems.append(f"{key}.{name}: {error}")
-            if "|" in name or "," in name:
-                self._problems.append(f"{key}.{name}: a sensor's name holds no ',' and no '|'")
-        if not isinstance(tables, dict):
-            self._problems.append(f"{key}: expected a table per sensor")
-        return found
-
-    def http(self) -> HttpSettings:
-        settings = HttpSettings(
-            listen=self.text("http.listen", ""),
-            socket=self.text("http.socket", ""),
-            inference=self.flag("http.inference", True),
-            timeout_seconds=self.number("http.timeout_seconds", 10.0, 0.01, 600.0),
-            max_body_bytes=int(self.number("http.max_body_bytes", 8 * 2**20, 1024, 2**30)),
-            max_connections=int(self.number("http.max_connections", 32, 1, 1024)),
-        )
-        if settings.listen:
-            try:
-                split_address(settings.listen)
-            except InvalidInputError as error:
-                self._problems.append(f"http.listen: {error.sentence}")
-        if not settings.enabled:
-            self._problems += [
-                f"{at}.kind: http needs http.listen or http.socket" for at in self._http_sources
-            ]
-        return settings
-
-    def models(self) -> list[ModelBinding]:
-        self._known.add("models")
-        tables = self._table.get("models", {})
-        if not isinstance(tables, dict):
-            self._problems.append("models: expected a table per model")
-            return []
-        bindings = [self._model(name, table) for name, table in tables.items()]
-        self._problems += find_chain_problems({one.name: one.source for one in bindings})
-        return bindings
-
-    def _model(self, name: str, table: Any) -> ModelBinding:
-        at = f"models.{name}"
-        if not is_name(name):
-            self._problems.append(f"{at}: a model name may hold only a-z, 0-9 and '-'")
-        table = table if isinstance(table, dict) else {}
-        source, actions = table.get("source"), table.get("actions", [])
-        if not isinstance(source, dict):
-            self._problems.append(f"{at}.source: is missing")
-            source = {}
-        else:
-            self._problems += find_source_problems(f"{at}.source", source)
-            if source.get("kind") == "http":
-                self._http_sources.append(f"{at}.source")
-        if not isinstance(actions, list) or not all(isinstance(one, dict) for one in actions):
-            self._problems.append(f"{at}.actions: expected a list of tables")
-            actions = []
-        for number, action in enumerate(actions):
-            self._problems += find_action_problems(f"{at}.actions[{number}]", action)
-        for key in set(table) - {"source", "actions"}:
-            self._problems.append(f"{at}.{key}: is not known")
-        return ModelBinding(name, source, actions)
-
-    def finish(self) -> list[str]:
-        """Every mistake, unknown keys among them."""
-        self._unknown(self._table, "")
-        return self._problems
-
-    def settings(self, name: str) -> list[Setting]:
-        """Every value that was taken, and what stands below `models`, in the order of the file."""
-        found = [
-            Setting(key, value, self._origin(name, key, where))
-            for key, (value, where) in self._taken.items()
-            if value is not None or where != "default"
-        ]
-        for key, value in _flat(self._table.get("models", {}), "models"):
-            found.append(Setting(key, value, self._origin(name, key, "file")))
-        return found
-
-    def _origin(self, name: str, key: str, where: str) -> str:
-        if where != "file":
-            return where
-        parts = key.split(".")
-        for length in range(len(parts), 0, -1):  # an inline table has the line of its beginning
-            if (line := self._lines.get(".".join(parts[:length]))) is not None:
-                return f"{name}:{line}"
-        return name
-
-    def _unknown(self, table: dict[str, Any], at: str) -> None:
-        for key, value in table.items():
-            full = f"{at}{key}"
-            if full == "models" or full in self._known:
-                continue
-            if isinstance(value, dict) and any(k.startswith(f"{full}.") for k in self._known):
-                self._unknown(value, f"{full}.")
-            else:
-                self._problems.append(f"{full}: is not known")
-
-    def _take(self, key: str, default: Any) -> Any:
-        self._known.add(key)
-        variable = f"{ENVIRONMENT}{key.replace('.', '_').upper()}"
-        if (text := os.environ.get(variable)) is not None:
-            value = _from_environment(text, default)
-            self._taken[key] = (value, f"environment {variable}")
-            return value
-        found: Any = self._table
-        for part in key.split("."):
-            if not isinstance(found, dict) or part not in found:
-                self._taken[key] = (default, "default")
-                return default
-            found = found[part]
-        self._taken[key] = (found, "file")
-        return found
-
-
-def find_lines(text: str) -> dict[str, int]:
-    """The line of each table and key of a TOML text, as far as a plain reading goes.
-
-    >>> find_lines('[a]\\nb = 1\\n[[a.c]]\\nd.e = 2\\n')
-    {'a': 1, 'a.b': 2, 'a.c': 3, 'a.c.0': 3, 'a.c.0.d.e': 4}
-    """
-    lines: dict[str, int] = {}
-    at, seen = "", Counter[str]()
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := _HEADER.match(line):
-            at = _plain(header[2])
-            lines.setdefault(at, number)
-            if header[1] == "[[":
-                seen[at] += 1
-                at = f"{at}.{seen[at] - 1}"
-                lines[at] = number
-        elif key := _KEY.match(line):
-            lines.setdefault(".".join(filter(None, (at, _plain(key[1])))), number)
-    return lines
-
-
-def _plain(dotted: str) -> str:
-    return ".".join(part.strip().strip("\"'") for part in dotted.split("."))
-
-
-def _flat(value: Any, at: str) -> Iterator[tuple[str, Any]]:
-    """Leaves of nested tables; lists of tables by number."""
-    if isinstance(value, dict):
-        for key, one in value.items():
-            yield from _flat(one, f"{at}.{key}")
-    elif isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
-        for number, one in enumerate(value):
-            yield from _flat(one, f"{at}.{number}")
-    else:
-        yield at, value
-
-
-def _from_environment(text: str, default: Any) -> Any:
-    """Text stays text where text is wanted; else what TOML would make of it."""
-    if isinstance(default, str) or default is None:
-        return text
-    try:
-        return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        return text

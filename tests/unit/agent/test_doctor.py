@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from agent.config import find_lines, inspect_config
+from agent.config import inspect_config
+from agent.config_reader import find_lines
 from agent.doctor import examine
 from agent.doctor.runtime import SAMPLES
 from agent.lock import hold, is_held
