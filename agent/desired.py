@@ -12,10 +12,10 @@ from pathlib import Path
 
 from agent.clock import Clock
 from agent.live_options import LiveOptions
-from agent.manager import STORE_RETRY_SECONDS, ModelManager
+from agent.manager import ModelManager
 from agent.reporter import Reporter
 from agent.safemode import SafeMode
-from agent.store import StateStore, StateStoreError
+from agent.store import STORE_RETRY_SECONDS, StateStore, StateStoreError
 from agent.updater.client import UpdaterError, ask_updater
 from agent.updater.wire import Verified, VerifyRequest
 from shoal.protocol.desired import Assignment, DesiredState, decode_desired

@@ -7,6 +7,7 @@ failure at any step is a `ShoalError` whose code and sentence the manager refuse
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -27,11 +28,10 @@ _REACHED = {"verified": Happening.VERIFIED, "compatible": Happening.FITS}
 
 
 class Diary(Protocol):
-    """Where a preparation stores its steps and tells of them; the manager."""
+    """Where a preparation stores its steps and tells of them."""
 
     def step(self, happening: Happening, *, release: ReleaseRef | None = None) -> None: ...
     def tell(self, state: str, code: str, sentence: str, **numbers: float) -> None: ...
-    def on_incident(self, incident: WorkerIncident) -> None: ...
 
 
 class Preparation:
@@ -44,12 +44,14 @@ class Preparation:
         loader: ReleaseLoader,
         pipeline: WorkerPipeline,
         diary: Diary,
+        on_incident: Callable[[WorkerIncident], None],
     ) -> None:
         self._state_dir = state_dir
         self._facts = facts
         self._loader = loader
         self._pipeline = pipeline
         self._diary = diary
+        self._on_incident = on_incident
 
     async def fetch(self, assignment: Assignment) -> ReleaseRef:
         """Bring the release onto the disk: downloading … staged."""
@@ -102,7 +104,7 @@ class Preparation:
             return True
         self._diary.step(Happening.SHADOW_STARTED)
         self._diary.tell("shadowing", "shadowing", "")
-        worker.on_incident = self._diary.on_incident
+        worker.on_incident = self._on_incident
         run = ShadowRun(worker, limits, len(manifest.contract.features))
         if self._pipeline.recorder is not None:
             run.on_difference = partial(self._pipeline.recorder.disagreed, active)

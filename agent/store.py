@@ -19,6 +19,9 @@ from shoal.errors import ShoalError
 
 _T = TypeVar("_T")
 
+STORE_RETRY_SECONDS = 15.0
+"""A write that failed is tried again so much later."""
+
 
 class StateStoreError(ShoalError):
     """The state could not be stored; `code` is disk-full, read-only-state or state-unwritable."""
