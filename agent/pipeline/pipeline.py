@@ -10,21 +10,29 @@ with other features are answered by the release they were read for.
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from functools import partial
 from typing import Protocol, TypeVar
 
 from agent.pipeline import accounting, windowing
 from agent.pipeline.accounting import Account
+from agent.pipeline.batches import (
+    BATCH_ROWS,
+    MAX_BATCH_ROWS,
+    features_of,
+    fitting_rows,
+    reordered,
+    shape_of,
+    usable,
+)
 from agent.pipeline.buffer import Buffer, Policy, cut
 from agent.pipeline.conditioning import AgeLimits, Conditioner, conditions_of, plan_conversions
+from agent.pipeline.exchange import Beside, Exchange
+from agent.pipeline.reports import report_of
 from agent.ports import (
     Action,
-    Answers,
     LoadRefusedError,
     Samples,
     Source,
@@ -32,19 +40,11 @@ from agent.ports import (
     WindowReport,
     WorkerIncident,
 )
-from agent.workers import frames
 from agent.workers.frames import InferAnswer, InferRequest
 from agent.workers.pool import BatchFailedError, Worker
 from shoal.protocol.manifest import Contract, Manifest
 from shoal.units import UnitMismatchError
 
-BATCH_ROWS = 64
-"""Rows of a micro-batch at most, unless the model is fast."""
-MAX_BATCH_ROWS = 256
-BATCH_US = 10_000
-"""What more rows than `BATCH_ROWS` may take together: a swap waits for them."""
-BATCH_BYTES = 512 * 1024
-"""What they may weigh: the event loop copies them at once."""
 BUFFER_ROWS = 1024
 _T = TypeVar("_T")
 
@@ -91,11 +91,9 @@ class WorkerPipeline:
     ) -> None:
         self._model = model
         self._source = source
-        self._actions = list(actions)
+        self._exchange = Exchange(model, actions)
         self.on_incident = on_incident
         self._buffer = Buffer(buffer_rows, overload or ("newest" if source.live else "wait"))
-        self.beside: Callable[[InferRequest, InferAnswer, list[str], float], None] | None = None
-        """Gets each answered batch too, with the words of its labels and the µs it took."""
         self.recorder: Watcher | None = None
         """Sees every answered batch with its rows, and keeps what is worth it."""
         self._units = units or {}
@@ -109,11 +107,9 @@ class WorkerPipeline:
         self._worker: Worker | None = None
         self._reading: list[str] = []
         self._taking: list[str] = []
-        self._account = Account()
         self._carried = b""
         self._batch_rows = BATCH_ROWS
         self._max_batch_rows = max_batch_rows
-        self._unsaid: Callable[[], None] | None = None
         self._restarts_before = 0
         self._closed: list[WindowReport] = []
         self._now_ms = now_ms
@@ -136,13 +132,13 @@ class WorkerPipeline:
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await reader  # what went wrong in it was raised above
-            self._say()
+            self._exchange.say()
             self._account.drop(accounting.STOPPED, self._buffer.clear())
             self._abandon()
 
     def add_action(self, action: Action) -> None:
         """Have this done with answers too."""
-        self._actions.append(action)
+        self._exchange.actions.append(action)
 
     def check(self, manifest: Manifest) -> None:
         """Raise `LoadRefusedError` where this device cannot give a release what it needs."""
@@ -152,6 +148,15 @@ class WorkerPipeline:
             raise LoadRefusedError(
                 f"{manifest.model} {manifest.version}: {error.sentence}", code=error.code
             ) from error
+
+    @property
+    def beside(self) -> Beside | None:
+        """Who gets each answered batch too: a shadow run."""
+        return self._exchange.beside
+
+    @beside.setter
+    def beside(self, beside: Beside | None) -> None:
+        self._exchange.beside = beside
 
     @property
     def worker(self) -> Worker | None:
@@ -167,8 +172,8 @@ class WorkerPipeline:
         async with self._lock:
             if worker is not self._worker:
                 raise LookupError(self._model)
-            width = len(_features(worker))
-            answer, _ = await _finish(self._exchange(worker, rows, width, values))
+            width = len(_contract(worker).features)
+            answer, _ = await _finish(self._exchange.ask(worker, rows, width, values))
             return answer
 
     async def _read(self) -> None:
@@ -184,14 +189,15 @@ class WorkerPipeline:
         """Put `loaded` in place between two micro-batches; return what was there."""
         async with self._lock:
             if loaded is not None:
-                await self._select(_features(loaded))
-                self._condition_for(loaded.release.manifest.contract)
+                contract = _contract(loaded)
+                await self._select(features_of(contract))
+                self._condition_for(contract)
             await self._close_window()
             before, self._worker = self._worker, loaded
             if before is None:
                 self._start_ms = self._now_ms()
             if loaded is not None:
-                if before is None or _shape(loaded) != _shape(before):
+                if before is None or shape_of(contract) != shape_of(_contract(before)):
                     self._carried = b""
                 loaded.on_incident = self.on_incident
                 self._restarts_before = loaded.restarts
@@ -227,9 +233,9 @@ class WorkerPipeline:
             self._account.drop(accounting.NO_MODEL, rows)
             await asyncio.sleep(0)  # a source at full speed must not starve the loop
             return
-        contract = worker.release.manifest.contract
+        contract = _contract(worker)
         if names is not self._taking and set(self._taking) <= set(names):
-            samples = _reordered(samples, names, self._taking)
+            samples = reordered(samples, names, self._taking)
             names = self._taking
         assert self._conditioner is not None
         if samples.width != len(contract.features) or names is not self._taking:
@@ -252,24 +258,24 @@ class WorkerPipeline:
 
     async def _infer(self, worker: Worker, samples: Samples) -> None:
         """Answer rows that are ready, and carry on what later windows need."""
-        contract = worker.release.manifest.contract
+        contract = _contract(worker)
         row_bytes = samples.width * 4
         most = self._batch_rows
         for start in range(0, len(samples.times_ms), most):
             part = cut(samples, start, start + most)
             rows, carried = len(part.times_ms), len(self._carried) // row_bytes
             try:
-                answer, latency_us = await self._exchange(
+                answer, latency_us = await self._exchange.ask(
                     worker, rows, part.width, self._carried + part.values, carried
                 )
             except BatchFailedError:
                 self._carried, self._batch_rows = b"", BATCH_ROWS
                 continue
             self._batch_rows = min(fitting_rows(rows, latency_us, row_bytes), self._max_batch_rows)
-            kept, times = _usable(part, answer)
-            self._unsaid = partial(self._act, worker, answer, times, carried)
+            kept, times = usable(part, answer)
+            self._exchange.say_later(worker, answer, times, carried)
             if not self._buffer.rows:  # nothing to ask meanwhile
-                self._say()
+                self._exchange.say()
             recorder = self.recorder
             if recorder is not None and answer.windows and recorder.wants(worker.release):
                 seen = self._carried + kept
@@ -278,28 +284,6 @@ class WorkerPipeline:
                 rows_seen = carried + len(times)
                 skip = windowing.carry_from(rows_seen, contract.window_rows, contract.stride_rows)
                 self._carried = (self._carried + kept)[skip * row_bytes :]
-
-    async def _exchange(
-        self, worker: Worker, rows: int, width: int, values: bytes, carried: int = 0
-    ) -> tuple[InferAnswer, float]:
-        """One micro-batch to the worker and back, settled: the answer, and µs that it took."""
-        request = InferRequest(carried, rows, width, values)
-        start = time.perf_counter_ns()
-        asked = asyncio.ensure_future(worker.infer(request))
-        if self._unsaid is not None:
-            await asyncio.sleep(0)  # the request goes out first
-            self._say()
-        try:
-            answer = await asked
-        except BatchFailedError as error:
-            self._account.fail(error.code, rows)
-            raise
-        latency_us = (time.perf_counter_ns() - start) / 1e3
-        self._settle(answer, rows, latency_us)
-        if self.beside is not None:
-            self.beside(request, answer, worker.labels, latency_us)
-        self._account.labels.update(worker.labels[index] for index in answer.labels)
-        return answer, latency_us
 
     def _condition_for(self, contract: Contract) -> None:
         """Keep what the conditioning holds where the next release asks for the same."""
@@ -327,103 +311,30 @@ class WorkerPipeline:
             account.drop(reason, rows)
         account.drop(accounting.OVERLOAD, self._buffer.take_overload())
 
-    def _settle(self, answer: InferAnswer, rows: int, latency_us: float) -> None:
-        missing = answer.rows.count(frames.MISSING)
-        broken = answer.rows.count(frames.NON_FINITE)
-        self._account.drop(accounting.MISSING, missing)
-        self._account.fail(accounting.NON_FINITE_OUTPUT, broken)
-        self._account.succeed(rows - missing - broken, latency_us)
-        self._account.out_of_range += answer.out_of_range
-
-    def _say(self) -> None:
-        """Pass on the answers of the batch before, if that is still to do."""
-        said, self._unsaid = self._unsaid, None
-        if said is not None:
-            said()
-
-    def _act(self, worker: Worker, answer: InferAnswer, times: list[int], carried: int) -> None:
-        if not answer.windows:
-            return
-        if not self._actions:
-            return
-        labels = [worker.labels[index] for index in answer.labels]
-        manifest = worker.release.manifest
-        contract = manifest.contract
-        last = windowing.last_rows(answer.windows, contract.window_rows, contract.stride_rows)
-        flat = array.array("f", answer.values).tolist()
-        width = answer.outputs
-        answers = Answers(
-            model=self._model,
-            version=manifest.version,
-            release_sequence=manifest.sequence,
-            names=[output.name for output in contract.outputs],
-            times_ms=[times[index - carried] for index in last],
-            values=[flat[i : i + width] for i in range(0, len(flat), width)],
-            labels=labels,
-        )
-        for action in self._actions:
-            action(answers)
-
     async def _close_window(self) -> None:
         """Turn the account into a report, with the statistics of the worker in place."""
-        self._say()
-        for action in self._actions:
-            action.flush()
-        account, self._account = self._account, Account()
+        self._exchange.flush()
+        account = self._exchange.take_account()
         start_ms, self._start_ms = self._start_ms, self._now_ms()
         self._drop_unread(account)
         worker = self._worker
         if worker is None:  # nothing is loaded: keep the count for the next window
-            self._account = account
+            self._exchange.account = account
             return
         taken = await worker.take_statistics()
-        restarts, self._restarts_before = (
-            worker.restarts - self._restarts_before,
-            worker.restarts,
-        )
-        if not (account.in_count or taken.rows or taken.lost or restarts):
-            return
-        self._closed.append(
-            WindowReport(
-                release=worker.release,
-                facts=worker.facts,
-                start_ms=start_ms,
-                end_ms=self._start_ms,
-                in_count=account.in_count,
-                ok=account.ok,
-                dropped=dict(account.dropped),
-                failed=dict(account.failed),
-                latency_counts=account.latency_counts,
-                latency_max_us=account.latency_max_us,
-                worker_restarts=restarts,
-                labels=dict(account.labels),
-                out_of_range=account.out_of_range,
-                features=taken.features,
-                outputs=taken.outputs,
-                statistics_rows=taken.rows,
-                statistics_lost=taken.lost,
-            )
-        )
+        restarts = worker.restarts - self._restarts_before
+        self._restarts_before = worker.restarts
+        report = report_of(account, worker, taken, restarts, start_ms, self._start_ms)
+        if report is not None:
+            self._closed.append(report)
+
+    @property
+    def _account(self) -> Account:
+        return self._exchange.account
 
 
-def fitting_rows(rows: int, latency_us: float, row_bytes: int) -> int:
-    """Rows of the next micro-batch at most, by what this one took and by their size. Pure.
-
-    >>> fitting_rows(64, 640.0, 40), fitting_rows(128, 4000.0, 12_288), fitting_rows(256, 5e5, 40)
-    (256, 64, 64)
-    """
-    quick = int(rows * BATCH_US / max(latency_us, 1.0))
-    return max(min(quick, MAX_BATCH_ROWS, BATCH_BYTES // row_bytes), BATCH_ROWS)
-
-
-def _features(worker: Worker) -> list[str]:
-    return [one.name for one in worker.release.manifest.contract.features]
-
-
-def _shape(worker: Worker) -> tuple[list[str], int, int]:
-    """What two releases must share for one to go on with the other's carried rows."""
-    contract = worker.release.manifest.contract
-    return _features(worker), contract.window_rows, contract.stride_rows
+def _contract(worker: Worker) -> Contract:
+    return worker.release.manifest.contract
 
 
 async def _finish(batch: Coroutine[None, None, _T]) -> _T:
@@ -435,24 +346,3 @@ async def _finish(batch: Coroutine[None, None, _T]) -> _T:
         with contextlib.suppress(BatchFailedError):
             await task
         raise
-
-
-def _reordered(samples: Samples, names: list[str], wanted: list[str]) -> Samples:
-    """The columns `wanted` of rows that were read for `names`."""
-    if samples.width != len(names):
-        return samples
-    values = array.array("f", samples.values)
-    picked = array.array("f", bytes(4 * len(wanted) * len(samples.times_ms)))
-    for at, name in enumerate(wanted):
-        picked[at :: len(wanted)] = values[names.index(name) :: len(names)]
-    return Samples(samples.times_ms, picked.tobytes(), len(wanted))
-
-
-def _usable(samples: Samples, answer: InferAnswer) -> tuple[bytes, list[int]]:
-    """The rows that reached the model: their bytes and times."""
-    if frames.MISSING not in answer.rows:
-        return samples.values, samples.times_ms
-    row = samples.width * 4
-    keep = [i for i, status in enumerate(answer.rows) if status != frames.MISSING]
-    kept = b"".join(samples.values[i * row : (i + 1) * row] for i in keep)
-    return kept, [samples.times_ms[i] for i in keep]
