@@ -26,7 +26,6 @@ from agent.live_options import LiveOptions
 from agent.local import open_local
 from agent.lock import hold
 from agent.logring import LogRing
-from agent.maintenance import parse_window
 from agent.manager import ModelManager
 from agent.notify import notify
 from agent.orders import Known, Orders
@@ -44,6 +43,7 @@ from agent.windows import Windows
 from agent.workers.pool import ForkserverPool, PoolOptions
 from agent.workers.quarantine import Quarantine
 from shoal.errors import ShoalError
+from shoal.maintenance import parse_window
 
 log = logging.getLogger("agent")
 

@@ -18,10 +18,10 @@ from agent.address import split_address
 from agent.config_reader import Reader, Setting
 from agent.crashloop import CrashLimits
 from agent.garbage import GarbageLimits
-from agent.maintenance import parse_window
 from agent.sources import find_source_problems
 from shoal.errors import InvalidInputError
 from shoal.ids import DeviceId, SiteId, is_name
+from shoal.maintenance import parse_window
 from shoal.protocol.manifest import Sensor
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
-from agent.maintenance import Window, seconds_until_open
+from shoal.maintenance import Window, seconds_until_open
 
 LOOK_SECONDS = 60.0
 """So often at least: the clock may be set meanwhile."""

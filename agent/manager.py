@@ -21,7 +21,6 @@ from agent.golden_watch import GoldenWatch
 from agent.introspect import Facts
 from agent.judge import Judgement, Verdict
 from agent.loading import ReleaseLoader
-from agent.maintenance import Window
 from agent.maintenance_wait import wait_for_maintenance
 from agent.memory import has_room_to_spare
 from agent.pipeline import WorkerPipeline
@@ -37,6 +36,7 @@ from agent.telling import Teller, describe
 from agent.updater.client import UpdaterError
 from agent.workers.pool import ForkserverPool, Worker
 from shoal.errors import ShoalError
+from shoal.maintenance import Window
 from shoal.protocol.desired import Assignment
 from shoal.protocol.messages import ModelState
 

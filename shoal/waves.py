@@ -12,6 +12,7 @@ from typing import Any
 from shoal.errors import InvalidInputError
 
 _COUNT = re.compile(r"[1-9][0-9]{0,6}\Z")
+_GROWING = re.compile(r"([1-9][0-9]{0,6})x([1-9][0-9]{0,1}(?:\.[0-9])?)(?:/([1-9][0-9]{0,6}))?\Z")
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?) ?%\Z")
 
 
@@ -32,4 +33,12 @@ def _parse(text: str) -> dict[str, Any]:
     share = _SHARE.match(text)
     if share and 0 < float(share[1]) <= 100:
         return {"name": f"{float(share[1]):g} %", "share": float(share[1]) / 100}
-    raise InvalidInputError(f"wave {text[:40]!r}: expected a count (2) or a share (25%)")
+    if growing := _GROWING.match(text):
+        found = {"name": "wave", "base": int(growing[1]), "factor": float(growing[2])}
+        return found | ({"cap": int(growing[3])} if growing[3] else {})
+    if ":" in text:
+        return {"name": text[:40], "selector": text}
+    raise InvalidInputError(
+        f"wave {text[:40]!r}: expected a count (2), a share (25%), a selector (site:ulm) or waves "
+        "that grow (1x4, 1x4/500)"
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from controller.errors import ConflictError, NotFoundError
-from controller.rollouts.planner import cancelled, current_wave, offers, roll_back, take_back
+from controller.rollouts.planner import cancelled, current_wave, roll_back, take_back
 from controller.rollouts.states import BAD, VERBS, ExecutionState, RolloutState, WaveState
 from controller.rollouts.values import Action, Requeue, RolloutView, SetRollout, SetWave
 
@@ -46,12 +46,14 @@ def _resume(view: RolloutView, actor: str) -> list[Action]:
 
 
 def _promote(view: RolloutView, actor: str) -> list[Action]:
-    """Pass the wave under way without its soak and gates; what failed in it is accepted."""
+    """Pass the wave under way without its soak and gates; what failed in it is accepted.
+
+    Who still waits in it is offered the release by the engine, as caps and schedule allow.
+    """
     wave = current_wave(view)
     if wave is None or wave.state is W.PENDING:
         raise _refusal(view, "no wave is under way")
     return [
-        *offers(view, wave),
         SetWave(wave.number, W.PASSED, f"promoted by {actor}", promoted=True),
         SetRollout(R.RUNNING, ""),
     ]

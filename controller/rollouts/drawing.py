@@ -13,14 +13,14 @@ from controller.errors import ConflictError
 from controller.releases import get_release
 from controller.rollouts.evidence import what_a_canary_finds
 from controller.rollouts.values import Specification
-from controller.rollouts.waves import cut_waves, draw_order
+from controller.rollouts.waves import cut_waves, draw_order, grow, hold_back
 from controller.saved_selectors import is_there, unreached
 from controller.schema import device_models, devices
 from controller.selection import Moment, Selection, read_selection, subjects
 from shoal.compatibility import choose_variant
 from shoal.errors import InvalidInputError
 from shoal.protocol.manifest import Manifest
-from shoal.selector import Subject
+from shoal.selector import Subject, matches
 
 Document = dict[str, Any]
 
@@ -63,15 +63,30 @@ def make_draft(
     running = _running(connection, specification.model)
     before = [running[one.device] for one in fitting if running.get(one.device)]
     order = draw_order(rollout, [(one.device, one.profile) for one in fitting])
-    names = [wave.name for wave in specification.waves]
-    cut = cut_waves(specification.waves, order)
+    drawn, control = hold_back(order, specification.control_share)
+    specs = grow(specification.waves, len(drawn))
+    texts = {wave.selector for wave in specs if wave.selector}
+    chosen = {text: _meant(connection, text, fitting, moment) for text in texts}
+    waves = list(zip([wave.name for wave in specs], cut_waves(specs, drawn, chosen), strict=True))
     return Draft(
         specification,
         release["sequence"],
-        list(zip(names, cut, strict=True)),
+        [*waves, ("control", control)] if control else waves,
         fitting,
         excluded,
         max(set(before), key=before.count) if before else None,
+    )
+
+
+def _meant(
+    connection: Connection, text: str, fitting: list[Subject], moment: Moment
+) -> frozenset[str]:
+    """Which of them the selector of a wave means."""
+    selection = read_selection(connection, text)
+    return frozenset(
+        one.device
+        for one in fitting
+        if matches(selection.terms, one, moment.now_ms, selection.groups)
     )
 
 
@@ -81,7 +96,7 @@ def preview(connection: Connection, specification: Specification, moment: Moment
     outside = _count_devices(connection) - len(draft.fitting) - len(draft.excluded)
     offline = [unreached(one, moment.now_ms) for one in draft.fitting if not is_there(one)]
     warnings = [f"{outside} devices are not selected"] if outside else []
-    if specification.waves[-1].share != 1.0:
+    if draft.size < len(draft.fitting):
         warnings.append("the last wave does not reach every device selected")
     detectable = _detectable(connection, specification, draft)
     blind = [what for what, least in detectable.items() if least is None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from controller.rollouts.schedule import opens_in, within_caps
 from controller.rollouts.states import (
     BAD,
     ENDED,
@@ -48,7 +49,10 @@ def plan(view: RolloutView, now_ms: int) -> list[Action]:
         return _fail(view, wave, *failure)
     if view.state is R.PAUSED:
         return []
-    return _finish(view) if wave is None else _advance(view, wave, now_ms)
+    released = _last_released(view, wave)
+    return offers(view, released, now_ms) or (
+        _finish(view) if wave is None else _advance(view, wave, now_ms)
+    )
 
 
 def _finish(view: RolloutView) -> list[Action]:
@@ -186,7 +190,7 @@ def _fail(view: RolloutView, current: WaveView | None, wave: WaveView, reason: s
 def _advance(view: RolloutView, wave: WaveView, now_ms: int) -> list[Action]:
     match wave.state:
         case W.PENDING:
-            return _release(view, wave)
+            return _release(view, wave, now_ms)
         case W.RELEASING:
             return _when_ended(view, wave)
         case W.SOAKING:
@@ -201,27 +205,37 @@ def _advance(view: RolloutView, wave: WaveView, now_ms: int) -> list[Action]:
             return [SetRollout(R.PAUSED, reason)]
 
 
-def _release(view: RolloutView, wave: WaveView) -> list[Action]:
+def _release(view: RolloutView, wave: WaveView, now_ms: int) -> list[Action]:
     if not _members(view, wave):
         return [SetWave(wave.number, W.PASSED, "no device is left for it")]
-    return [SetWave(wave.number, W.RELEASING), *offers(view, wave)]
+    if opens_in(view.options, now_ms) > 0:
+        return []
+    return [SetWave(wave.number, W.RELEASING)]
 
 
-def offers(view: RolloutView, wave: WaveView) -> list[Action]:
-    """Offer the release to whoever waits for it in a wave."""
-    return [
-        Offer(one.device, one.wave, one.attempt)
-        for one in _members(view, wave)
-        if one.state is E.QUEUED
-    ]
+def _last_released(view: RolloutView, current: WaveView | None) -> int:
+    if current is None:
+        return len(view.waves)
+    return current.number if current.state is W.RELEASING else current.number - 1
+
+
+def offers(view: RolloutView, released: int, now_ms: int) -> list[Action]:
+    """Offer the release to whoever waits for it in a wave that is released, as many as may be.
+
+    Of a wave that has passed, too: it was promoted while some of it had to wait.
+    """
+    waiting = [one for one in view.executions if one.state is E.QUEUED and one.wave <= released]
+    if not waiting or opens_in(view.options, now_ms) > 0:
+        return []
+    chosen = within_caps(view.options, view.executions, waiting)
+    return [Offer(one.device, one.wave, one.attempt) for one in chosen]
 
 
 def _when_ended(view: RolloutView, wave: WaveView) -> list[Action]:
-    """Offer again what a retry queued; soak when every device has ended."""
-    waiting = offers(view, wave)
+    """Soak when every device has ended."""
     members = _members(view, wave)
-    if waiting or not all(one.state in ENDED for one in members):
-        return waiting
+    if not all(one.state in ENDED for one in members):
+        return []
     reached = [one for one in members if one.state is not E.TIMED_OUT]
     if len(reached) < view.options.min_reached_ratio * len(members):
         lost = [one for one in members if one.state is E.TIMED_OUT]

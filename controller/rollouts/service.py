@@ -19,6 +19,7 @@ from controller.rollouts.drawing import (
     check_unchanged,
     make_draft,
 )
+from controller.rollouts.schedule import describe
 from controller.rollouts.states import (
     ACTIVE_ROLLOUT,
     BAD,
@@ -240,6 +241,7 @@ def _document(connection: Connection, row: Document) -> Document:
         for wave in connection.execute(query).mappings()
     ]
     row["previous_version"] = _previous_version(connection, row)
+    row["schedule"] = describe(msgspec.convert(row["options"], Options))
     row["verbs"] = [verb for verb, states in VERBS.items() if row["state"] in states]
     return row
 

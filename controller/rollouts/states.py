@@ -132,7 +132,7 @@ _TAKEN_BACK = (
 )  # fmt: skip
 
 EXECUTION_STEPS: dict[tuple[ExecutionState, ExecutionState], frozenset[str]] = {
-    (E.QUEUED, E.OFFERED): _BOTH,
+    (E.QUEUED, E.OFFERED): _AUTO,
     (E.QUEUED, E.CANCELLED): _BOTH,
     (E.QUEUED, E.ROLLING_BACK): _BOTH,
     (E.OFFERED, E.CANCELLED): _ASKED,

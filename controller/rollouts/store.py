@@ -40,6 +40,7 @@ from controller.rollouts.values import (
 from controller.schema import (
     assignments,
     device_models,
+    devices,
     events,
     executions,
     releases,
@@ -163,6 +164,7 @@ def _executions(
     query = (
         select(
             executions,
+            devices.c.site,
             m.active_sequence,
             m.active_version,
             m.active_manifest,
@@ -170,6 +172,7 @@ def _executions(
             a.rollout.label("assigned_by"),
         )
         .join(newest, same)
+        .outerjoin(devices, devices.c.device == executions.c.device)
         .outerjoin(device_models, and_(m.device == executions.c.device, m.model == model))
         .outerjoin(assignments, and_(a.device == executions.c.device, a.model == model))
         .order_by(executions.c.wave, executions.c.device)
@@ -184,6 +187,7 @@ def _execution(row: Any, rollout: str, digest: str) -> ExecutionView:
         attempt=row.attempt,
         state=ExecutionState(row.state),
         updated_ms=row.updated_ms,
+        site=row.site or "",
         previous_sequence=row.previous_sequence,
         reported_success=row.reported_success,
         active_sequence=row.active_sequence,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta, Struct
@@ -11,7 +13,9 @@ from msgspec import Meta, Struct
 from controller.rollouts.states import ExecutionState, RolloutState, WaveState
 from shoal.errors import InvalidInputError
 from shoal.ids import NAME_PATTERN, VERSION_PATTERN
+from shoal.maintenance import parse_window
 from shoal.protocol.manifest import Gates
+from shoal.selector import parse_selector
 
 Seconds = Annotated[float, Meta(ge=0, le=30 * 86400)]
 Ratio = Annotated[float, Meta(ge=0, le=1)]
@@ -19,11 +23,19 @@ Verdict = Literal["pass", "fail", "inconclusive", "not-judged"]
 
 
 class WaveSpec(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """One wave: so many devices, or as many as make this share of all, waves before included."""
+    """One wave: so many devices, or as many as make this share of all, waves before included.
+
+    Or who matches a selector of its own (at most `devices` of them), or many waves that grow:
+    `base`, then `factor` times the wave before, at most `cap`, until every device is in one.
+    """
 
     name: Annotated[str, Meta(min_length=1, max_length=40)]
     devices: Annotated[int, Meta(ge=1)] | None = None
     share: Annotated[float, Meta(gt=0, le=1)] | None = None
+    selector: Annotated[str, Meta(min_length=1, max_length=400)] | None = None
+    base: Annotated[int, Meta(ge=1)] | None = None
+    factor: Annotated[float, Meta(ge=1, le=100)] = 2.0
+    cap: Annotated[int, Meta(ge=1)] | None = None
 
 
 DEFAULT_WAVES = (
@@ -54,6 +66,17 @@ class Options(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     max_failed_ratio: Ratio = 0.1
     """Share of a wave's devices that may fail; rounded down, so one failure in a small canary
     is too many."""
+    max_under_way: Annotated[int, Meta(ge=1)] | None = None
+    """How many devices may be offered the release and not have ended; None: all of a wave."""
+    max_under_way_per_site: Annotated[int, Meta(ge=1)] | None = None
+    control_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
+    """Held back until every wave has passed, so that each wave has a control."""
+    start_at: Annotated[datetime, Meta(tz=True)] | None = None
+    """Nothing is offered before."""
+    maintenance_windows: Annotated[tuple[str, ...], Meta(max_length=20)] = ()
+    """Offers go out only inside them; none: always."""
+    time_zone: str = "UTC"
+    """Of the windows."""
     min_reached_ratio: Ratio = 0.5
     """A wave that reaches fewer of its devices is inconclusive."""
     on_failure: Literal["rollback", "pause"] = "rollback"
@@ -84,12 +107,33 @@ def parse_specification(document: Any) -> Specification:
     except msgspec.ValidationError as error:
         raise InvalidInputError(f"rollout: {error}", code="invalid-rollout") from error
     for wave in found.waves:
-        if (wave.devices is None) == (wave.share is None):
-            raise InvalidInputError(
-                f"rollout: wave {wave.name!r}: expected either devices or share",
-                code="invalid-rollout",
-            )
+        _check_wave(wave)
+    try:
+        ZoneInfo(found.time_zone)
+        for window in found.maintenance_windows:
+            parse_window(window)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise InvalidInputError(
+            f"rollout: time_zone {found.time_zone[:60]!r}: expected a name such as Europe/Berlin",
+            code="invalid-rollout",
+        ) from error
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"rollout: maintenance_windows: {error.sentence}", code="invalid-rollout"
+        ) from error
     return found
+
+
+def _check_wave(wave: WaveSpec) -> None:
+    given = [name for name in ("devices", "share", "selector", "base") if getattr(wave, name)]
+    if len(given) != 1 and given != ["devices", "selector"]:
+        raise InvalidInputError(
+            f"rollout: wave {wave.name!r}: expected either devices or share, or base, or selector "
+            f"(with or without devices), got {' and '.join(given) or 'none'}",
+            code="invalid-rollout",
+        )
+    if wave.selector is not None:
+        parse_selector(wave.selector)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +158,7 @@ class ExecutionView:
     attempt: int
     state: ExecutionState
     updated_ms: int
+    site: str = ""
     previous_sequence: int | None = None
     reported_success: bool = False
     """The device said it succeeded; the digest it runs must agree before we believe it."""

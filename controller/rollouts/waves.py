@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from controller.rollouts.values import WaveSpec
+
+MAX_WAVES = 100
+"""The last of waves that grow takes whoever is left."""
 
 
 def draw_order(rollout: str, devices: Iterable[tuple[str, str]]) -> list[str]:
@@ -28,15 +32,50 @@ def draw_order(rollout: str, devices: Iterable[tuple[str, str]]) -> list[str]:
     return [name for _, _, name in sorted(ranked)]
 
 
-def cut_waves(specs: Iterable[WaveSpec], order: list[str]) -> list[list[str]]:
-    """Cut the order into waves; shares count the waves before, the last wave takes no more."""
-    waves, taken = [], 0
+def grow(specs: Iterable[WaveSpec], total: int) -> list[WaveSpec]:
+    """Write waves that grow as single ones, until they hold every device.
+
+    >>> [one.devices for one in grow([WaveSpec(name="w", base=1, factor=4, cap=10)], 24)]
+    [1, 4, 10, 9]
+    """
+    found: list[WaveSpec] = []
     for spec in specs:
+        if spec.base is None:
+            found.append(spec)
+            continue
+        size, left = float(spec.base), total
+        while left > 0 and len(found) < MAX_WAVES:
+            last = len(found) == MAX_WAVES - 1
+            count = left if last else min(int(size), spec.cap or total, left)
+            found.append(WaveSpec(name=f"{spec.name} {len(found) + 1}"[:40], devices=count))
+            left -= count
+            size *= spec.factor
+    return found
+
+
+def hold_back(order: list[str], share: float) -> tuple[list[str], list[str]]:
+    """Cut the control group off the end of the order; one device is always left for the waves."""
+    count = min(int(round(share * len(order), 6)), len(order) - 1)
+    return (order[:-count], order[-count:]) if count > 0 else (order, [])
+
+
+def cut_waves(
+    specs: Iterable[WaveSpec],
+    order: list[str],
+    chosen: Mapping[str, frozenset[str]] = MappingProxyType({}),
+) -> list[list[str]]:
+    """Cut the order into waves; shares count the waves before, the last wave takes no more.
+
+    `chosen` has the devices that the selectors of waves mean.
+    """
+    waves, left = [], order
+    for spec in specs:
+        pool = left if spec.selector is None else [x for x in left if x in chosen[spec.selector]]
+        count = len(pool) if spec.devices is None else spec.devices
         if spec.share is not None:
-            end = math.ceil(round(spec.share * len(order), 6))
-        else:
-            end = taken + (spec.devices or 0)
-        end = min(max(end, taken), len(order))
-        waves.append(order[taken:end])
-        taken = end
+            drawn = len(order) - len(left)
+            count = max(math.ceil(round(spec.share * len(order), 6)) - drawn, 0)
+        waves.append(pool[:count])
+        taken = set(pool[:count])
+        left = [name for name in left if name not in taken]
     return waves

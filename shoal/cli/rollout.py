@@ -25,9 +25,25 @@ Expect = Annotated[
 ]
 Waves = Annotated[
     list[str] | None,
-    typer.Option("--wave", help="A wave: a count (2), or a share of all so far (25%). Repeat."),
+    typer.Option(
+        "--wave",
+        help="A wave: 2, 25% (of all so far), site:ulm, or growing: 1x4/500. Repeat.",
+    ),
 ]
 Seconds = Annotated[float | None, typer.Option(min=0)]
+AtOnce = Annotated[int | None, typer.Option(min=1, help="At most so many under way at once.")]
+PerSite = Annotated[int | None, typer.Option(min=1, help="At most so many at once at a site.")]
+Control = Annotated[
+    float | None, typer.Option(min=0, max=0.5, help="Share held back until all waves have passed.")
+]
+StartAt = Annotated[
+    str | None, typer.Option(help="Offer nothing before 2026-11-30T22:00:00+01:00.")
+]
+Windows = Annotated[
+    list[str] | None,
+    typer.Option("--window", help="Offer only then: 'sat,sun 22:00-04:00'. Repeat."),
+]
+TimeZone = Annotated[str | None, typer.Option(help="Of the windows: Europe/Berlin; else UTC.")]
 
 DAY_SECONDS = 86_400.0
 
@@ -48,6 +64,7 @@ def _specification(
     waves: list[str] | None,
     soak_seconds: float | None,
     probation_seconds: float | None,
+    **schedule: Any,
 ) -> dict[str, Any]:
     from shoal.waves import parse_waves
 
@@ -58,6 +75,7 @@ def _specification(
         "waves": parse_waves(waves) if waves else None,
         "soak_seconds": soak_seconds,
         "probation_seconds": probation_seconds,
+        **schedule,
     }
     return {key: value for key, value in given.items() if value is not None}
 
@@ -70,6 +88,12 @@ def create(
     wave: Waves = None,
     soak_seconds: Seconds = None,
     probation_seconds: Seconds = None,
+    max_under_way: AtOnce = None,
+    max_per_site: PerSite = None,
+    control_share: Control = None,
+    start_at: StartAt = None,
+    window: Windows = None,
+    time_zone: TimeZone = None,
     expect: Expect = None,
     start: Annotated[bool, typer.Option(help="Start at once, or leave a draft.")] = True,
     url: Url = DEFAULT_URL,
@@ -78,7 +102,20 @@ def create(
     """Create a rollout and start it."""
     from shoal.cli.watch import rollout_line
 
-    specification = _specification(model, version, selector, wave, soak_seconds, probation_seconds)
+    specification = _specification(
+        model,
+        version,
+        selector,
+        wave,
+        soak_seconds,
+        probation_seconds,
+        max_under_way=max_under_way,
+        max_under_way_per_site=max_per_site,
+        control_share=control_share,
+        start_at=start_at,
+        maintenance_windows=window,
+        time_zone=time_zone,
+    )
     with connect(url) as client:
         document = client.create_rollout(specification | {"start": start, "expect": expect})
     show(document, as_json, rollout_line(document))
@@ -92,13 +129,32 @@ def preview(
     wave: Waves = None,
     soak_seconds: Seconds = None,
     probation_seconds: Seconds = None,
+    max_under_way: AtOnce = None,
+    max_per_site: PerSite = None,
+    control_share: Control = None,
+    start_at: StartAt = None,
+    window: Windows = None,
+    time_zone: TimeZone = None,
     url: Url = DEFAULT_URL,
     as_json: AsJson = False,
 ) -> None:
     """Show what a rollout would do, without doing it."""
     from shoal.cli.render import preview_page
 
-    specification = _specification(model, version, selector, wave, soak_seconds, probation_seconds)
+    specification = _specification(
+        model,
+        version,
+        selector,
+        wave,
+        soak_seconds,
+        probation_seconds,
+        max_under_way=max_under_way,
+        max_under_way_per_site=max_per_site,
+        control_share=control_share,
+        start_at=start_at,
+        maintenance_windows=window,
+        time_zone=time_zone,
+    )
     with connect(url) as client:
         document = client.preview_rollout(specification)
     show(document, as_json, preview_page(document))

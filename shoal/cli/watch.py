@@ -47,6 +47,8 @@ def rollout_picture(rollout: Document, now_ms: int) -> RenderableType:
     gates = _gates(rollout)
     if gates is not None:
         parts.append(gates)
+    if rollout.get("schedule"):
+        parts.append(Text(rollout["schedule"], style="bright_black"))
     if rollout.get("reason"):
         parts.append(Text(f"{rollout['state']}: {rollout['reason']}", style="bold"))
     return Group(*parts)

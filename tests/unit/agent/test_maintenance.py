@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import agent.maintenance
-from agent.maintenance import DAYS, parse_window, seconds_until_open
+import shoal.maintenance
 from shoal.errors import InvalidInputError
+from shoal.maintenance import DAYS, parse_window, seconds_until_open
 
 hours = st.integers(0, 23)
 minutes = st.integers(0, 59)
@@ -49,4 +49,4 @@ def test_what_is_no_window_is_refused_in_words(text):
 
 
 def test_the_examples_are_right():
-    assert doctest.testmod(agent.maintenance).failed == 0
+    assert doctest.testmod(shoal.maintenance).failed == 0

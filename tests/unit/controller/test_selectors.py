@@ -120,3 +120,33 @@ def test_a_wrong_search_is_refused_with_its_place(call, fleet):
     status, problem = call("GET", "/devices", q="gw state:well")
     assert status == 422
     assert "character 10: expected a state" in problem["detail"]
+
+
+def test_waves_of_a_plan_may_choose_their_devices_and_leave_a_control(
+    call, enrolled, services, make_pump, package_file
+):
+    for number in range(10):
+        enrolled(f"gw-{number}", site="jfk" if number < 3 else "lga")
+    publish(services, package_file(make_pump()), "ann")
+    body = {
+        "model": "pump", "version": "1.0", "start": False, "control_share": 0.2,
+        "waves": [
+            {"name": "lab", "selector": "site:jfk", "devices": 1},
+            {"name": "grow", "base": 1, "factor": 3},
+        ],
+        "max_under_way": 4, "start_at": "2026-11-30T22:00:00+01:00",
+        "maintenance_windows": ["sat,sun 22:00-04:00"], "time_zone": "Europe/Berlin",
+    }  # fmt: skip
+    status, found = call("POST", "/rollouts", body)
+    assert status == 201, found
+    assert [(one["name"], one["size"]) for one in found["waves"]] == [
+        ("lab", 1), ("grow 2", 1), ("grow 3", 3), ("grow 4", 3), ("control", 2),
+    ]  # fmt: skip
+    assert found["schedule"] == (
+        "offers after 2026-11-30T22:00+01:00; offers only sat,sun 22:00-04:00 (Europe/Berlin); "
+        "at most 4 under way at once; 20% held back as control"
+    )
+    _, executions = call("GET", "/rollouts/r-1/executions")
+    lab = [one["device"] for one in executions["items"] if one["wave"] == 1]
+    assert lab[0] in ("gw-0", "gw-1", "gw-2")
+    assert call("POST", "/rollouts/r-1/start")[1]["state"] == "running"

@@ -9,6 +9,7 @@ import pytest
 
 from controller.rollouts.commands import decide
 from controller.rollouts.planner import plan
+from controller.rollouts.schedule import BUSY, opens_in
 from controller.rollouts.states import (
     BAD,
     EXECUTION_STEPS,
@@ -95,7 +96,7 @@ class Ledger:
             actions = plan(view, self.now_ms)
             if not actions:
                 return done
-            _check_plan(view, actions)
+            _check_plan(view, actions, self.now_ms)
             self.apply(actions, "engine")
             self._check_repeatable(actions)
             done += actions
@@ -221,13 +222,16 @@ class Ledger:
             assert who in steps.get((before, after), ()), f"{before} → {after} by {who}"
 
 
-def _check_plan(view: RolloutView, actions: list[Action]) -> None:
+def _check_plan(view: RolloutView, actions: list[Action], now_ms: int) -> None:
     """What must hold of every plan, whatever went before."""
     offers = [one for one in actions if isinstance(one, Offer)]
     if offers:
         assert view.state is R.RUNNING, f"a {view.state} rollout offers"
         for offer in offers:
             assert all(w.state is W.PASSED for w in view.waves[: offer.wave - 1]), offer
+        assert opens_in(view.options, now_ms) == 0
+        busy = sum(one.state in BUSY for one in view.executions)
+        assert busy + len(offers) <= (view.options.max_under_way or 99)
     for action in actions:
         if isinstance(action, SetWave) and action.state is W.PASSED:
             _check_passed(view, view.waves[action.number - 1])

@@ -51,6 +51,8 @@ OPTIONS = st.fixed_dictionaries(
         "on_failure": st.sampled_from(["rollback", "pause"]),
         "max_failed_ratio": st.sampled_from([0.0, 0.1, 0.5]),
         "min_reached_ratio": st.sampled_from([0.0, 0.5, 1.0]),
+        "max_under_way": st.sampled_from([None, None, 1, 2]),
+        "maintenance_windows": st.sampled_from([(), (), ("00:00-23:00",)]),
     }
 )
 NEWCOMERS = st.frozensets(st.integers(0, 11), max_size=3)
@@ -123,8 +125,10 @@ def test_every_history_keeps_the_rules_and_comes_to_an_end(
 def test_a_good_release_reaches_every_device_that_can_be_reached(make_ledger, sizes, options, late):
     ledger = make_ledger(sizes, frozenset(), **options | {"min_reached_ratio": 0.0})
     ledger.command("start")
-    for _ in range(60):
+    for _ in range(300):
         ledger.tick()
+        if ledger.view.state is R.SUCCEEDED:
+            break
         for number, one in enumerate(ledger.view.executions):
             if one.state is E.OFFERED and not late[number]:
                 ledger.report(one.device, E.ACCEPTED)

@@ -1,4 +1,4 @@
-"""Maintenance windows: when a candidate may be activated. Pure, in UTC.
+"""Maintenance windows: when something may be changed, in the time zone of `now`. Pure.
 
 >>> from datetime import UTC, datetime
 >>> night = [parse_window("sat,sun 22:00-04:00")]
@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 from shoal.errors import InvalidInputError
 
@@ -58,6 +58,7 @@ def seconds_until_open(windows: Iterable[Window], now: datetime) -> float:
 def _wait(window: Window, now: datetime) -> float:
     for days in range(-1, 8):  # yesterday's may reach into today
         start = datetime.combine(now.date() + timedelta(days=days), window.start, now.tzinfo)
-        if start.weekday() in window.days and now < start + window.length:
-            return max((start - now).total_seconds(), 0.0)
+        end = (start + window.length).astimezone(UTC)  # by the clock on the wall, then compared
+        if start.weekday() in window.days and now.astimezone(UTC) < end:
+            return max((start.astimezone(UTC) - now.astimezone(UTC)).total_seconds(), 0.0)
     return 0.0
