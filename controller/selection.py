@@ -82,8 +82,13 @@ def matching(selection: Selection, moment: Moment) -> ColumnElement[bool]:
     return _all(selection.terms, selection.groups, moment)
 
 
-def subjects(connection: Connection, selection: Selection, moment: Moment) -> list[Subject]:
-    """Devices that are meant and not revoked, by name, with all that selectors may know."""
+def subjects(
+    connection: Connection, selection: Selection, moment: Moment, *, with_models: bool = False
+) -> list[Subject]:
+    """Devices that are meant and not revoked, by name, as selectors know them.
+
+    What they run costs another scan, which only a predicate over `model:` is worth.
+    """
     c = devices.c
     status = effective_status(moment.now_ms, moment.offline_after_ms).label("state")
     query = (
@@ -94,7 +99,8 @@ def subjects(connection: Connection, selection: Selection, moment: Moment) -> li
     rows = connection.execute(query).all()
     models: dict[str, dict[str, str | None]] = {}
     m = device_models.c
-    for device, model, version in connection.execute(select(m.device, m.model, m.active_version)):
+    running = select(m.device, m.model, m.active_version)
+    for device, model, version in connection.execute(running) if with_models else ():
         models.setdefault(device, {})[model] = version
     return [
         Subject(

@@ -52,7 +52,8 @@ def make_draft(
     release = get_release(connection, specification.model, specification.version)
     manifest = msgspec.convert(release["manifest"], Manifest)
     selection = read_selection(connection, specification.selector)
-    fitting, excluded = _fitting(connection, manifest, selection, moment)
+    by_wave = any(wave.selector for wave in specification.waves)
+    fitting, excluded = _fitting(connection, manifest, selection, moment, with_models=by_wave)
     if not fitting:
         raise InvalidInputError(
             f"rollout: selector {specification.selector!r} leaves no device that can run "
@@ -165,7 +166,12 @@ def _detectable(
 
 
 def _fitting(
-    connection: Connection, manifest: Manifest, selection: Selection, moment: Moment
+    connection: Connection,
+    manifest: Manifest,
+    selection: Selection,
+    moment: Moment,
+    *,
+    with_models: bool,
 ) -> tuple[list[Subject], list[Document]]:
     """Devices that are meant and can take the release, and the others with the reason."""
     running = _running(connection, manifest.model)
@@ -174,7 +180,7 @@ def _fitting(
         for row in connection.execute(select(devices.c.device, devices.c.facts))
     }
     fitting, excluded = [], []
-    for one in subjects(connection, selection, moment):
+    for one in subjects(connection, selection, moment, with_models=with_models):
         sentence = _obstacle(manifest, facts[one.device], running.get(one.device))
         if sentence:
             excluded.append({"device": one.device, "sentence": f"{one.device}: {sentence}"})

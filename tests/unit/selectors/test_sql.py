@@ -80,14 +80,14 @@ TERMS = st.tuples(
 def test_sql_finds_what_the_predicate_means(engine, texts):
     terms = parse_selector(" ".join(texts), bare_words=True)
     with reading(engine) as connection:
-        everyone = subjects(connection, Selection((), {}), MOMENT)
+        everyone = subjects(connection, Selection((), {}), MOMENT, with_models=True)
         static = frozenset(connection.scalars(select(schema.group_devices.c.device)))
         groups = {
             "static": Group(None, static),
             "saved": Group(parse_selector("site:jfk not tag:lab")),
             "deep": Group(parse_selector("!group:static,saved")),
         }
-        found = subjects(connection, Selection(terms, groups), MOMENT)
+        found = subjects(connection, Selection(terms, groups), MOMENT, with_models=True)
         query = select(schema.devices.c.device).where(matching(Selection(terms, groups), MOMENT))
         condition = {*connection.scalars(query)} - {"gw-0", "gw-20", "gw-40"}
     assert len(everyone) == 57
