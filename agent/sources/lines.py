@@ -15,7 +15,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.address import split_address
 from agent.options import Key
@@ -24,6 +24,8 @@ from agent.sources.kinds import SourceContext, SourceKind
 from agent.sources.rows import ROW_KEYS, Packer, Row, parse_row
 from agent.sources.tally import TOO_LONG, Tally
 from shoal.errors import InvalidInputError
+
+_Value = TypeVar("_Value")
 
 BATCH_ROWS = 64
 CHUNK_BYTES = 1 << 16
@@ -165,7 +167,7 @@ class LinesSource:
         """Read one stream to its end."""
         splitter, decode = LineSplitter(self._limits.max_line_bytes), self._new_decoder()
         idle = self._limits.idle_seconds or None
-        while chunk := await asyncio.wait_for(reader.read(CHUNK_BYTES), idle):
+        while chunk := await _within(idle, reader.read(CHUNK_BYTES)):
             await self._hand_on(splitter, decode(splitter.feed(chunk)))
         await self._hand_on(splitter, decode(splitter.end()))
 
@@ -246,7 +248,7 @@ def connect_to(
         delay = BACKOFF_SECONDS[0]
         while True:
             try:
-                reader, writer = await asyncio.wait_for(start(), CONNECT_SECONDS)
+                reader, writer = await _within(CONNECT_SECONDS, start())
             except (OSError, TimeoutError) as error:
                 source.tally.tell_once("not-connected", f"source.connect {where}: {error!r}")
             else:
@@ -257,6 +259,12 @@ def connect_to(
             delay = min(delay * 2, BACKOFF_SECONDS[1])
 
     return run
+
+
+async def _within(seconds: float | None, waited: Awaitable[_Value]) -> _Value:
+    """What is waited for, or `TimeoutError`; `wait_for` can lose a cancellation (Python 3.11)."""
+    async with asyncio.timeout(seconds):
+        return await waited
 
 
 def _keep_alive(writer: asyncio.StreamWriter) -> None:

@@ -210,7 +210,8 @@ class MqttSource:
             while True:
                 wait = max(due - time.monotonic(), 0) if self._every_seconds else None
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(inbox.arrived.wait(), wait)
+                    async with asyncio.timeout(wait):
+                        await inbox.arrived.wait()
                 inbox.arrived.clear()
                 rows = self._read(inbox)
                 if self._every_seconds and time.monotonic() >= due:

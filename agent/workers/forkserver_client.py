@@ -69,7 +69,8 @@ class Forkserver:
         server = cls(process, ours)
         asyncio.get_running_loop().add_reader(ours, server._on_message)
         try:
-            await asyncio.wait_for(server._ready, START_TIMEOUT_SECONDS)
+            async with asyncio.timeout(START_TIMEOUT_SECONDS):
+                await server._ready
         except TimeoutError as error:
             await server.stop()
             raise ForkserverError(
@@ -95,7 +96,8 @@ class Forkserver:
         message = json.dumps({"fork": number}).encode()
         try:
             socket.send_fds(self._control, [message], [theirs.fileno()])
-            pid = await asyncio.wait_for(reply, FORK_TIMEOUT_SECONDS)
+            async with asyncio.timeout(FORK_TIMEOUT_SECONDS):
+                pid = await reply
         except (OSError, TimeoutError, ForkserverError) as error:
             ours.close()
             raise ForkserverError(f"forkserver: no worker: {error!r}") from error
@@ -111,7 +113,8 @@ class Forkserver:
         if not self.alive:
             return None
         try:
-            return await asyncio.wait_for(asyncio.shield(future), EXIT_TIMEOUT_SECONDS)
+            async with asyncio.timeout(EXIT_TIMEOUT_SECONDS):
+                return await asyncio.shield(future)
         except TimeoutError:
             return None
         finally:
