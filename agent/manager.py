@@ -148,7 +148,7 @@ class ModelManager:
         """A worker was lost: tell, and count it against its release."""
         self._teller.incident(incident)
         if incident.code == "quarantined":
-            return  # its two losses are counted already
+            return  # the two losses of its batch are counted already
         candidate = self.slots.candidate
         if self.updating and candidate and candidate.assignment.version == incident.version:
             if self.in_probation:

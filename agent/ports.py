@@ -177,7 +177,7 @@ class WorkerIncident:
     model: str
     version: str
     code: str
-    """worker-crashed, deadline-missed, worker-memory; quarantined for the rows of two losses."""
+    """worker-crashed, deadline-missed, worker-memory; quarantined for rows that cost workers."""
     sentence: str
     recovered: bool
 

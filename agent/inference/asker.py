@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.local_http import HttpError
@@ -71,23 +72,14 @@ class Asker:
             batch = self._gather()
             if not batch:
                 continue
-            worker, rows_each = batch[0].worker, _rows_each(batch[0].worker)
-            rows = sum(one.windows for one in batch) * rows_each
+            worker = batch[0].worker
             try:
-                answer = await self._pipeline.ask(
-                    worker, rows, b"".join(one.values for one in batch)
-                )
-            except (BatchFailedError, HttpError) as error:
-                for one in batch:
-                    if not one.answer.done():
-                        one.answer.set_exception(error)
+                found = await self._pipeline.ask(worker, [one.values for one in batch])
             except LookupError:
                 sentence = "the release was changed while the request waited; ask again"
-                for one in batch:
-                    if not one.answer.done():
-                        one.answer.set_exception(HttpError(503, sentence))
+                _settle(batch, [HttpError(503, sentence)] * len(batch))
             else:
-                _share(batch, answer, rows_each)
+                _settle(batch, found)
 
     def _gather(self) -> list[_Waiting]:
         """What fits into one micro-batch and still has somebody waiting."""
@@ -129,21 +121,14 @@ def _parts(worker: Worker, windows: int, values: bytes) -> list[tuple[int, bytes
     ]
 
 
-def _share(batch: list[_Waiting], answer: InferAnswer, rows_each: int) -> None:
-    """Give each its windows."""
-    row = window = 0
-    width = answer.outputs * 4
-    for one in batch:
-        end, rows = window + one.windows, row + one.windows * rows_each
-        part = InferAnswer(
-            one.windows,
-            answer.outputs,
-            0,
-            answer.invoke_ns,
-            answer.rows[row:rows],
-            answer.values[window * width : end * width],
-            answer.labels[window:end],
-        )
-        window, row = end, rows
-        if not one.answer.done():
-            one.answer.set_result(part)
+def _settle(
+    batch: list[_Waiting], found: Sequence[InferAnswer | BatchFailedError | HttpError]
+) -> None:
+    """Tell each what became of its windows."""
+    for one, outcome in zip(batch, found, strict=True):
+        if one.answer.done():
+            continue
+        if isinstance(outcome, InferAnswer):
+            one.answer.set_result(outcome)
+        else:
+            one.answer.set_exception(outcome)

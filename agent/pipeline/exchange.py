@@ -8,19 +8,47 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
+from typing import Protocol
 
 from agent.pipeline import accounting
 from agent.pipeline.accounting import Account
 from agent.pipeline.batches import answers_of
-from agent.ports import Action
+from agent.pipeline.narrowing import ask_one_by_one, losses_allowed
+from agent.pipeline.parts import share, together
+from agent.ports import Action, StagedRelease
 from agent.workers import frames
 from agent.workers.frames import InferAnswer, InferRequest
-from agent.workers.pool import BatchFailedError, Worker
+from agent.workers.pool import BatchFailedError, QuarantinedError, Worker
 
+Asking = Callable[[InferRequest], Awaitable[InferAnswer]]
+"""How a worker is asked: `try_infer` for a whole batch, `infer_alone` for a part of it."""
 Beside = Callable[[InferRequest, InferAnswer, list[str], float], None]
 """Gets an answered batch too, with the words of its labels and the µs it took."""
+
+
+class Watcher(Protocol):
+    """What a recorder of captures looks like from here."""
+
+    def wants(self, release: StagedRelease) -> bool: ...
+    def see(
+        self,
+        release: StagedRelease,
+        answer: InferAnswer,
+        labels: list[str],
+        rows: bytes,
+        times_ms: list[int],
+        carried: int,
+    ) -> None: ...
+    def disagreed(
+        self,
+        release: StagedRelease,
+        request: InferRequest,
+        answer: InferAnswer,
+        labels: list[str],
+        indices: Iterable[int],
+    ) -> None: ...
 
 
 class Exchange:
@@ -34,26 +62,55 @@ class Exchange:
         self._unsaid: Callable[[], None] | None = None
 
     async def ask(
-        self, worker: Worker, rows: int, width: int, values: bytes, carried: int = 0
+        self, worker: Worker, request: InferRequest, how: Asking, began_ns: int
     ) -> tuple[InferAnswer, float]:
         """The answer to one micro-batch, settled, and the µs that it took."""
-        request = InferRequest(carried, rows, width, values)
-        start = time.perf_counter_ns()
-        asked = asyncio.ensure_future(worker.infer(request))
+        asked = asyncio.ensure_future(how(request))
         if self._unsaid is not None:
             await asyncio.sleep(0)  # the request goes out first
             self.say()
-        try:
-            answer = await asked
-        except BatchFailedError as error:
-            self.account.fail(error.code, rows)
-            raise
-        latency_us = (time.perf_counter_ns() - start) / 1e3
-        self._settle(answer, rows, latency_us)
+        answer = await asked
+        latency_us = (time.perf_counter_ns() - began_ns) / 1e3
+        self._settle(answer, request.fresh, latency_us)
         if self.beside is not None:
             self.beside(request, answer, worker.labels, latency_us)
         self.account.labels.update(worker.labels[index] for index in answer.labels)
         return answer, latency_us
+
+    async def ask_parts(
+        self, worker: Worker, parts: Sequence[bytes]
+    ) -> list[InferAnswer | BatchFailedError]:
+        """What became of each of several peers' rows, which go to the worker together."""
+        contract = worker.release.manifest.contract
+        width = len(contract.features)
+        requests = [InferRequest(0, len(one) // (width * 4), width, one) for one in parts]
+        found: list[InferAnswer | BatchFailedError] = []
+
+        async def ask(at: int) -> None:
+            start_ns = time.perf_counter_ns()
+            answer, _ = await self.ask(worker, requests[at], worker.infer_alone, start_ns)
+            found.append(answer)
+
+        def fail(start: int, stop: int, error: BatchFailedError) -> None:
+            self.give_up(worker, together(requests[start:stop]), error)
+            found.extend([error] * (stop - start))
+
+        began_ns = time.perf_counter_ns()
+        try:
+            whole, _ = await self.ask(worker, together(requests), worker.try_infer, began_ns)
+        except BatchFailedError as error:
+            if isinstance(error, QuarantinedError) and len(parts) > 1:
+                await ask_one_by_one(len(parts), losses_allowed(1, 1), ask, fail)
+            else:
+                fail(0, len(parts), error)
+            return found
+        return list(share(whole, [one.fresh for one in requests], contract.window_rows))
+
+    def give_up(self, worker: Worker, request: InferRequest, error: BatchFailedError) -> None:
+        """Settle rows that get no answer."""
+        self.account.fail(error.code, request.fresh)
+        if isinstance(error, QuarantinedError):
+            worker.set_aside(request, error)
 
     def say_later(
         self, worker: Worker, answer: InferAnswer, times: list[int], carried: int

@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TypeVar
 
 from agent.pipeline import accounting, windowing
 from agent.pipeline.accounting import Account
@@ -29,47 +29,24 @@ from agent.pipeline.batches import (
 )
 from agent.pipeline.buffer import Buffer, Policy, cut
 from agent.pipeline.conditioning import AgeLimits, Conditioner, conditions_of, plan_conversions
-from agent.pipeline.exchange import Beside, Exchange
+from agent.pipeline.exchange import Asking, Beside, Exchange, Watcher
+from agent.pipeline.narrowing import ask_one_by_one, losses_allowed
 from agent.pipeline.reports import report_of
 from agent.ports import (
     Action,
     LoadRefusedError,
     Samples,
     Source,
-    StagedRelease,
     WindowReport,
     WorkerIncident,
 )
 from agent.workers.frames import InferAnswer, InferRequest
-from agent.workers.pool import BatchFailedError, Worker
+from agent.workers.pool import BatchFailedError, QuarantinedError, Worker
 from shoal.protocol.manifest import Contract, Manifest
 from shoal.units import UnitMismatchError
 
 BUFFER_ROWS = 1024
 _T = TypeVar("_T")
-
-
-class Watcher(Protocol):
-    """What a recorder of captures looks like from here."""
-
-    def wants(self, release: StagedRelease) -> bool: ...
-    def see(
-        self,
-        release: StagedRelease,
-        answer: InferAnswer,
-        labels: list[str],
-        rows: bytes,
-        times_ms: list[int],
-        carried: int,
-    ) -> None: ...
-    def disagreed(
-        self,
-        release: StagedRelease,
-        request: InferRequest,
-        answer: InferAnswer,
-        labels: list[str],
-        indices: Iterable[int],
-    ) -> None: ...
 
 
 class WorkerPipeline:
@@ -163,18 +140,18 @@ class WorkerPipeline:
         """What answers now."""
         return self._worker
 
-    async def ask(self, worker: Worker, rows: int, values: bytes) -> InferAnswer:
+    async def ask(
+        self, worker: Worker, parts: Sequence[bytes]
+    ) -> list[InferAnswer | BatchFailedError]:
         """Answer rows that did not come from the source, between two micro-batches.
 
-        They are whole windows in the contract's units, and counted as the source's rows are.
-        Raises `BatchFailedError`, or `LookupError` where another worker answers by now.
+        Each part is whole windows in the contract's units; they go together, and are counted as
+        the source's rows are. Raises `LookupError` where another worker answers by now.
         """
         async with self._lock:
             if worker is not self._worker:
                 raise LookupError(self._model)
-            width = len(_contract(worker).features)
-            answer, _ = await _finish(self._exchange.ask(worker, rows, width, values))
-            return answer
+            return await _finish(self._exchange.ask_parts(worker, parts))
 
     async def _read(self) -> None:
         """Fill the buffer until the source ends."""
@@ -257,33 +234,70 @@ class WorkerPipeline:
         self._count_conditioned()
 
     async def _infer(self, worker: Worker, samples: Samples) -> None:
-        """Answer rows that are ready, and carry on what later windows need."""
-        contract = _contract(worker)
-        row_bytes = samples.width * 4
+        """Answer rows that are ready, a micro-batch at a time."""
         most = self._batch_rows
         for start in range(0, len(samples.times_ms), most):
             part = cut(samples, start, start + most)
-            rows, carried = len(part.times_ms), len(self._carried) // row_bytes
+            began_ns = time.perf_counter_ns()
             try:
-                answer, latency_us = await self._exchange.ask(
-                    worker, rows, part.width, self._carried + part.values, carried
-                )
-            except BatchFailedError:
-                self._carried, self._batch_rows = b"", BATCH_ROWS
+                latency_us = await self._answer(worker, part, worker.try_infer, began_ns)
+            except BatchFailedError as error:
+                self._batch_rows = BATCH_ROWS
+                if isinstance(error, QuarantinedError) and len(part.times_ms) > 1:
+                    await self._narrow(worker, part, began_ns)
+                else:
+                    self._exchange.give_up(worker, self._request(part), error)
+                    self._carried = b""
                 continue
-            self._batch_rows = min(fitting_rows(rows, latency_us, row_bytes), self._max_batch_rows)
-            kept, times = usable(part, answer)
-            self._exchange.say_later(worker, answer, times, carried)
-            if not self._buffer.rows:  # nothing to ask meanwhile
-                self._exchange.say()
-            recorder = self.recorder
-            if recorder is not None and answer.windows and recorder.wants(worker.release):
-                seen = self._carried + kept
-                recorder.see(worker.release, answer, worker.labels, seen, times, carried)
-            if contract.window_rows > 1:
-                rows_seen = carried + len(times)
-                skip = windowing.carry_from(rows_seen, contract.window_rows, contract.stride_rows)
-                self._carried = (self._carried + kept)[skip * row_bytes :]
+            fitting = fitting_rows(len(part.times_ms), latency_us, samples.width * 4)
+            self._batch_rows = min(fitting, self._max_batch_rows)
+
+    async def _narrow(self, worker: Worker, part: Samples, began_ns: int) -> None:
+        """Answer the rows of a batch that took two workers down one by one."""
+        contract = _contract(worker)
+
+        async def ask(at: int) -> None:
+            one = cut(part, at, at + 1)
+            await self._answer(worker, one, worker.infer_alone, began_ns)
+
+        def fail(start: int, stop: int, error: BatchFailedError) -> None:
+            lost = cut(part, start, stop)
+            self._exchange.give_up(worker, self._request(lost), error)
+            if stop == start + 1:
+                self._carry(contract, lost.values, lost.width)
+            else:
+                self._carried = b""
+
+        allowed = losses_allowed(contract.window_rows, contract.stride_rows)
+        await ask_one_by_one(len(part.times_ms), allowed, ask, fail)
+
+    def _request(self, part: Samples) -> InferRequest:
+        carried = len(self._carried) // (part.width * 4)
+        rows = len(part.times_ms)
+        return InferRequest(carried, rows, part.width, self._carried + part.values)
+
+    async def _answer(self, worker: Worker, part: Samples, how: Asking, began_ns: int) -> float:
+        """Answer rows that follow those carried, and carry on what later windows need; the µs."""
+        request = self._request(part)
+        answer, latency_us = await self._exchange.ask(worker, request, how, began_ns)
+        kept, times = usable(part, answer)
+        self._exchange.say_later(worker, answer, times, request.carried)
+        if not self._buffer.rows:  # nothing to ask meanwhile
+            self._exchange.say()
+        recorder = self.recorder
+        if recorder is not None and answer.windows and recorder.wants(worker.release):
+            seen = self._carried + kept
+            recorder.see(worker.release, answer, worker.labels, seen, times, request.carried)
+        self._carry(_contract(worker), kept, part.width)
+        return latency_us
+
+    def _carry(self, contract: Contract, rows: bytes, width: int) -> None:
+        """Keep what later windows need of the rows that were asked for."""
+        if contract.window_rows > 1:
+            held = self._carried + rows
+            count = len(held) // (width * 4)
+            skip = windowing.carry_from(count, contract.window_rows, contract.stride_rows)
+            self._carried = held[skip * width * 4 :]
 
     def _condition_for(self, contract: Contract) -> None:
         """Keep what the conditioning holds where the next release asks for the same."""

@@ -1,7 +1,8 @@
 """The pool: makes workers, replaces dead and hanging ones, retries the batch under way once.
 
 A request that misses its deadline gets its worker SIGKILLed: nothing less ends a hung native
-call. A batch that takes two workers down is given up, so that one poisoned row cannot stop
+call. A batch that takes two workers down is not tried again as it is: the pipeline asks its rows
+one by one (`infer_alone`), and what still kills is set aside, so that one poisoned row cannot stop
 the rest.
 """
 
@@ -66,6 +67,16 @@ class BatchFailedError(ShoalError):
     """A batch was given up; the worker is fresh again or gone."""
 
     code = "worker-crashed"
+
+
+class QuarantinedError(BatchFailedError):
+    """Rows that cost workers; `lost_code` says how the last one was lost."""
+
+    code = "quarantined"
+
+    def __init__(self, lost: ShoalError) -> None:
+        super().__init__(lost.sentence)
+        self.lost_code = lost.code
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,46 +235,71 @@ class Worker:
         return GoldenReport(passed, samples, worst, p99, sentence)
 
     async def infer(self, request: InferRequest) -> InferAnswer:
+        """Run one batch as `try_infer` does; set it aside when it takes two workers down."""
+        try:
+            return await self.try_infer(request)
+        except QuarantinedError as error:
+            self.set_aside(request, error)
+            raise
+
+    async def try_infer(self, request: InferRequest) -> InferAnswer:
         """Run one batch; on a lost worker try it once more on a fresh one.
 
-        Raises `BatchFailedError`: `quarantined` after the second loss, `worker-backoff` while a
-        worker that keeps dying is not started again yet, or the code of a refusal to load.
+        Raises `QuarantinedError` after the second loss, or `BatchFailedError`: `worker-backoff`
+        while a worker that keeps dying is not started again yet, or the code of a refusal to load.
         """
-        payload = frames.encode_infer(request)
-        seconds = deadline_seconds(
-            self._release.manifest.deadline_ms,
-            self._pool.options.min_deadline_ms,
-            self._p99_ms,
-            request.fresh,
-        )
         for attempt in (1, 2):
             try:
                 if self._link is None:
                     await self._restart()
-                data = await self._ask(Kind.INFER, payload, Kind.ANSWER, seconds)
+                return await self._answer(request)
             except WorkerLostError as error:
                 await self._report(error, recovered=attempt == 1)
                 lost: ShoalError = error
             except (LoadRefusedError, ForkserverError) as error:
                 await self._report(error, recovered=False)
                 raise BatchFailedError(error.sentence, code=error.code) from error
-            else:
-                self._uncounted += request.fresh
-                self._losses = 0
-                return frames.decode_answer(data)
-        self._set_aside(request, lost)
-        raise BatchFailedError(lost.sentence, code="quarantined") from lost
+        raise QuarantinedError(lost) from lost
 
-    def _set_aside(self, request: InferRequest, lost: ShoalError) -> None:
-        """Two workers were lost over one batch: keep it for people, and say so."""
+    async def infer_alone(self, request: InferRequest) -> InferAnswer:
+        """Run a part of a batch that took two workers down: once, on a worker made at once.
+
+        A loss is told by `set_aside` alone: the batch is held against the release already.
+        """
+        try:
+            if self._link is None:
+                self.restarts += 1
+                await self.start()
+            return await self._answer(request)
+        except WorkerLostError as error:
+            self._forget_uncounted()
+            raise QuarantinedError(error) from error
+        except (LoadRefusedError, ForkserverError) as error:
+            raise BatchFailedError(error.sentence, code=error.code) from error
+
+    async def _answer(self, request: InferRequest) -> InferAnswer:
+        seconds = deadline_seconds(
+            self._release.manifest.deadline_ms,
+            self._pool.options.min_deadline_ms,
+            self._p99_ms,
+            request.fresh,
+        )
+        data = await self._ask(Kind.INFER, frames.encode_infer(request), Kind.ANSWER, seconds)
+        self._uncounted += request.fresh
+        self._losses, self._not_before = 0, 0.0
+        return frames.decode_answer(data)
+
+    def set_aside(self, request: InferRequest, error: QuarantinedError) -> None:
+        """Keep rows that cost workers for people, and say so."""
         quarantine = self._pool.options.quarantine
         path = (
-            quarantine.keep(self._release, request, lost.code, lost.sentence)
+            quarantine.keep(self._release, request, error.lost_code, error.sentence)
             if quarantine
             else None
         )
         kept = f"kept as {path.name}" if path else "not kept"
-        self._tell("quarantined", f"{request.fresh} rows took two workers down, {kept}", False)
+        rows = "1 row" if request.fresh == 1 else f"{request.fresh} rows"
+        self._tell(error.code, f"{rows} took workers down ({error.sentence}), {kept}", False)
 
     async def take_statistics(self) -> StatisticsTaken:
         """Statistics since the last call; rows of processes lost since then are `lost`."""
@@ -294,9 +330,13 @@ class Worker:
         self.restarts += 1
         await self.start()
 
-    async def _report(self, error: ShoalError, *, recovered: bool) -> None:
+    def _forget_uncounted(self) -> None:
+        """What a lost process has answered is in no statistics."""
         self._lost += self._uncounted
         self._uncounted = 0
+
+    async def _report(self, error: ShoalError, *, recovered: bool) -> None:
+        self._forget_uncounted()
         self._losses += 1
         self._not_before = time.monotonic() + backoff_seconds(self._losses)
         self._tell(error.code, error.sentence, recovered)

@@ -6,11 +6,13 @@ The network is the identity, so every answer can be compared with the row it cam
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -228,3 +230,63 @@ def totals() -> Callable[[list[WindowReport]], Totals]:
 def row() -> Callable[[int], dict[str, float]]:
     """What the columns of a row hold: `row(7)["a"]`."""
     return row_values
+
+
+FATAL_RUNTIME = """
+import os, signal, time
+import numpy as np
+
+class Engine:
+    name, version, kernels = "fatal", "1", "numpy"
+    def __init__(self, values):
+        self.input_values = self.output_values = values
+    def run(self, inputs):
+        if (inputs == -666).any():
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if (inputs == -999).any():
+            time.sleep(3600)
+        return np.array(inputs, np.float32)
+
+class Adapter:
+    name, kind = "fatal", "fatal"
+    def available(self):
+        return True
+    def load(self, path, num_threads):
+        return Engine(int(path.read_text()))
+    def operators(self):
+        return {}
+
+adapter = Adapter()
+"""
+"""The identity, but -666 makes the process die of SIGSEGV, and -999 makes it hang."""
+
+
+@pytest.fixture
+def fatal_release(
+    release: Callable[..., StagedRelease], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., StagedRelease]:
+    """Makes releases as `release` does, for a third party's runtime that dies of marked rows."""
+    site = tmp_path / "site"
+    information = site / "fatal_runtime-1.dist-info"
+    information.mkdir(parents=True)
+    (information / "entry_points.txt").write_text(
+        "[shoal.runtimes]\nfatal.fatal = fatal_runtime:adapter\n"
+    )
+    (site / "fatal_runtime.py").write_text(FATAL_RUNTIME)
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+
+    def make(*args: Any, **changes: Any) -> StagedRelease:
+        staged = release(*args, **changes)
+        contract = staged.manifest.contract
+        text = str(len(contract.features) * contract.window_rows).encode()
+        files = {"model.txt": text}
+        variant = Variant(name="only", runtime="fatal", file="model.txt")
+        manifest = msgspec.structs.replace(
+            staged.manifest, files=file_entries(files), variants=[variant]
+        )
+        document = encode_manifest(manifest)
+        for data in (document, text):
+            (tmp_path / sha256(data)).write_bytes(data)
+        return StagedRelease(manifest, sha256(document), variant, tmp_path)
+
+    return make

@@ -196,3 +196,18 @@ async def test_a_worker_killed_over_a_request_costs_the_peer_nothing(pool, relea
     assert answer.json()["outputs"][0]["data"] == [1]
     found = totals(await served.run.take())
     assert (found.in_count, found.ok, found.restarts) == (1, 1, 1)
+
+
+async def test_a_peer_whose_row_kills_gets_an_error_and_the_others_get_answers(
+    pool, fatal_release, serve, totals
+):
+    served = await serve(await pool.load(fatal_release()))
+    rows = [[-666.0 if number == 7 else number, 0.5] for number in range(20)]
+    async with served.peer() as peer:
+        answers = await asyncio.gather(
+            *[peer.post("/v2/models/echo/infer", json=_body([one])) for one in rows]
+        )
+    assert [one.status_code for one in answers] == [500 if n == 7 else 200 for n in range(20)]
+    assert answers[7].json()["error"].startswith("quarantined: worker ")
+    found = totals(await served.run.take())
+    assert (found.in_count, found.ok, found.failed) == (20, 19, {"quarantined": 1})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import array
 import asyncio
-import contextlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,8 @@ from agent.pipeline.windowing import count_windows
 from agent.ports import RuntimeFacts, Samples, StagedRelease
 from agent.workers import frames
 from agent.workers.frames import InferAnswer
-from agent.workers.pool import BatchFailedError, StatisticsTaken
+from agent.workers.pool import BatchFailedError, QuarantinedError, StatisticsTaken
+from shoal.errors import ShoalError
 from shoal.protocol.manifest import Contract, Feature, Manifest, OutputField, Variant
 
 COLUMNS = ("a", "b", "c")
@@ -71,7 +71,7 @@ class RuleWorker:
     restarts: int = 0
     fresh: int = 0
 
-    async def infer(self, request):
+    async def try_infer(self, request):
         contract = self.release.manifest.contract
         assert request.width == len(contract.features)
         assert 0 < request.fresh <= 64
@@ -81,7 +81,9 @@ class RuleWorker:
         for _ in range(3 if fate == "slow" else 1):
             await asyncio.sleep(0)
         if fate == "lost":
-            raise BatchFailedError("worker 1: died of signal 9", code="worker-crashed")
+            raise QuarantinedError(ShoalError("worker 1: died of signal 9", code="worker-crashed"))
+        if fate == "backoff":
+            raise BatchFailedError("worker: started again in 1 s", code="worker-backoff")
         whole = [
             all(v == v for v in rows[i * request.width : (i + 1) * request.width])
             for i in range(request.carried + request.fresh)
@@ -92,6 +94,11 @@ class RuleWorker:
         windows = count_windows(sum(whole), contract.window_rows, contract.stride_rows)
         self.fresh += request.fresh
         return InferAnswer(windows, 1, 0, 1, bytes(status), bytes(4 * windows), b"")
+
+    infer_alone = try_infer
+
+    def set_aside(self, request, error):
+        assert request.fresh
 
     async def take_statistics(self):
         taken, self.fresh = self.fresh, 0
@@ -131,7 +138,9 @@ events = st.lists(
     ),
     max_size=12,
 )
-fates = st.lists(st.sampled_from(["ok", "ok", "slow", "lost", "non-finite"]), max_size=30)
+fates = st.lists(
+    st.sampled_from(["ok", "ok", "slow", "lost", "backoff", "non-finite"]), max_size=30
+)
 
 
 @settings(max_examples=300)
@@ -172,8 +181,8 @@ async def _live(script, history, fate_list, overload, cancelled, limits):
             contract = worker.release.manifest.contract
             values = bytes(4 * contract.window_rows * len(contract.features))
             asked += contract.window_rows
-            with contextlib.suppress(BatchFailedError):
-                await pipeline.ask(worker, contract.window_rows, values)
+            (found,) = await pipeline.ask(worker, [values])
+            assert isinstance(found, InferAnswer | BatchFailedError)
         elif what == "go":
             source.go.set()
         await asyncio.sleep(0)
