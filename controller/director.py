@@ -141,6 +141,8 @@ def _assignment(row: Any) -> Assignment:
         attempt=row.attempt,
         intent=row.intent,
         probation_seconds=row.probation_seconds,
+        shadow_rows=row.shadow_rows,
+        shadow_seconds=row.shadow_seconds,
     )
 
 

@@ -116,7 +116,8 @@ def _settle_executions(view: RolloutView, now_ms: int) -> list[Action]:
 
 
 def _patience(view: RolloutView) -> float:
-    return view.options.step_seconds + 2 * view.probation_seconds
+    options = view.options
+    return options.step_seconds + 2 * view.probation_seconds + (options.shadow_seconds or 0.0)
 
 
 def _reverted(view: RolloutView, one: ExecutionView) -> SetExecution:

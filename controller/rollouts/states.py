@@ -3,8 +3,8 @@
 rollout:   draft → running ⇄ paused → succeeded | aborted | rolling_back
                                       rolling_back → rolled_back | rollback_failed
 wave:      pending → releasing → soaking → evaluating → passed | failed | inconclusive
-execution: queued → offered → accepted → downloading → staged → verifying → activating
-           → soaking → succeeded | failed | rejected | timed_out | cancelled
+execution: queued → offered → accepted → downloading → staged → verifying → [shadowing]
+           → activating → soaking → succeeded | failed | rejected | timed_out | cancelled
            → rolling_back → rolled_back
            succeeded → reverted
 
@@ -51,6 +51,7 @@ class ExecutionState(StrEnum):
     DOWNLOADING = "downloading"
     STAGED = "staged"
     VERIFYING = "verifying"
+    SHADOWING = "shadowing"
     ACTIVATING = "activating"
     SOAKING = "soaking"
     SUCCEEDED = "succeeded"
@@ -68,7 +69,9 @@ R, W, E = RolloutState, WaveState, ExecutionState
 FINAL_ROLLOUT = frozenset({R.SUCCEEDED, R.ABORTED, R.ROLLED_BACK, R.ROLLBACK_FAILED})
 ACTIVE_ROLLOUT = frozenset({R.RUNNING, R.PAUSED, R.ROLLING_BACK})
 
-_ORDER = (E.ACCEPTED, E.DOWNLOADING, E.STAGED, E.VERIFYING, E.ACTIVATING, E.SOAKING)
+_ORDER = (
+    E.ACCEPTED, E.DOWNLOADING, E.STAGED, E.VERIFYING, E.SHADOWING, E.ACTIVATING, E.SOAKING
+)  # fmt: skip
 UNDER_WAY = frozenset(_ORDER)
 """The device works on it."""
 ENDED = frozenset(

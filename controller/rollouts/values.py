@@ -57,6 +57,9 @@ class Options(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """How long all devices of a wave must run before its gates are judged."""
     probation_seconds: Seconds | None = None
     """The device's own probation; None: the manifest's."""
+    shadow_rows: Annotated[int, Meta(ge=0, le=2**31)] | None = None
+    shadow_seconds: Seconds | None = None
+    """How long the release answers beside the one before, unheard; None: the manifest's."""
     offer_seconds: Seconds = 3600.0
     """How long a device may take to accept."""
     step_seconds: Seconds = 900.0

@@ -127,7 +127,7 @@ _TONES = {
     **dict.fromkeys(("degraded", "paused", "inconclusive", "warning", "moderate"), "warn"),
     **dict.fromkeys(
         ("updating", "running", "releasing", "soaking", "evaluating", "rolling_back", "accepted",
-         "downloading", "staged", "verifying", "activating", "offered"),
+         "downloading", "staged", "verifying", "shadowing", "activating", "offered"),
         "busy",
     ),
 }  # fmt: skip
