@@ -11,7 +11,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-from shoal.errors import InvalidInputError
+from shoal.errors import InvalidInputError, ShoalError
 
 SCHEMA_VERSION = 1
 
@@ -54,6 +54,16 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.close()
         raise InvalidInputError(f"{path}: schema {version}, this agent has {SCHEMA_VERSION}")
     return connection
+
+
+def check_writable(folder: Path) -> None:
+    """Raise in one sentence where nothing can be written; a start could not be counted there."""
+    if folder.exists() and not os.access(folder, os.W_OK):
+        raise ShoalError(
+            f"{folder}: the state folder is read-only; mount it writable, or let the agent's user "
+            f"write there",
+            code="read-only-state",
+        )
 
 
 def create_outbox(connection: sqlite3.Connection, *, close: bool = False) -> None:

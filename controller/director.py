@@ -23,7 +23,7 @@ from controller import commands
 from controller.broker import DIRECTOR_ACCOUNT
 from controller.database import reading, writing
 from controller.publication import Publication
-from controller.schema import assignments, desired, device_options, devices, releases
+from controller.schema import assignments, desired, device_options, devices, releases, rollouts
 from shoal.ids import DeviceId, SiteId
 from shoal.protocol.desired import Assignment, DesiredState, DeviceOptions
 from shoal.protocol.envelope import DESIRED_TYPE, encode_envelope
@@ -121,8 +121,10 @@ def _assignments(connection: Connection, device: str) -> list[Assignment]:
             releases.c.version,
             releases.c.manifest_sha256,
             releases.c.manifest_length,
+            rollouts.c.options,
         )
         .join(releases, same)
+        .outerjoin(rollouts, rollouts.c.rollout == assignments.c.rollout)
         .where(assignments.c.device == device)
         .order_by(assignments.c.model)
     )
@@ -130,6 +132,7 @@ def _assignments(connection: Connection, device: str) -> list[Assignment]:
 
 
 def _assignment(row: Any) -> Assignment:
+    asked = row.options or {} if row.intent == "update" else {}  # a way back is not tried beside
     return Assignment(
         model=row.model,
         version=row.version,
@@ -141,8 +144,8 @@ def _assignment(row: Any) -> Assignment:
         attempt=row.attempt,
         intent=row.intent,
         probation_seconds=row.probation_seconds,
-        shadow_rows=row.shadow_rows,
-        shadow_seconds=row.shadow_seconds,
+        shadow_rows=asked.get("shadow_rows"),
+        shadow_seconds=asked.get("shadow_seconds"),
     )
 
 

@@ -328,8 +328,6 @@ assignments = Table(  # what each device shall run; the director turns rows into
     Column("attempt", Integer, nullable=False, default=0),
     Column("intent", String(20), nullable=False, default="update"),
     Column("probation_seconds", Float),
-    Column("shadow_rows", BigInteger),
-    Column("shadow_seconds", Float),
     Column("updated_ms", BigInteger, nullable=False),
 )
 

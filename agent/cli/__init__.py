@@ -75,8 +75,11 @@ def _config(arguments: argparse.Namespace) -> Any:
 
 def _run(arguments: argparse.Namespace) -> None:
     from agent.app import serve
+    from agent.state_files import check_writable
 
-    asyncio.run(serve(_config(arguments)))
+    config = _config(arguments)
+    check_writable(config.state_dir)
+    asyncio.run(serve(config))
 
 
 def _enrol(arguments: argparse.Namespace) -> None:

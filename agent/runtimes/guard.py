@@ -62,7 +62,7 @@ class Guard:
     def _run(self, inputs: Floats) -> Floats:
         try:
             outputs = self._engine.run(np.ascontiguousarray(inputs))
-        except RuntimeLoadError:
+        except (RuntimeLoadError, MemoryError):  # out of memory: `worker-memory`, not the model
             raise
         except Exception as error:  # of a native library, or of a third party
             raise RuntimeLoadError(

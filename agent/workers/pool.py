@@ -30,6 +30,7 @@ from agent.workers import frames
 from agent.workers.forkserver_client import Forkserver, ForkserverError, kill
 from agent.workers.frames import InferAnswer, InferRequest, Kind
 from agent.workers.limits import allowance
+from agent.workers.oom import OomCounter, explain_kill
 from agent.workers.quarantine import Quarantine
 from agent.workers.starvation import Starvation
 from shoal.errors import ShoalError
@@ -103,6 +104,7 @@ class ForkserverPool:
         self.options = options or PoolOptions()
         self._server: Forkserver | None = None
         self._starting = asyncio.Lock()
+        self.out_of_memory = OomCounter()
         self.workers: set[Worker] = set()
         """Those that are loaded."""
 
@@ -368,7 +370,7 @@ class Worker:
             ) from error
         except (OSError, EOFError, frames.FrameError) as error:
             self._link = None
-            code, ended = await link.close()
+            code, ended = await link.close(self._pool.out_of_memory)
             raise WorkerLostError(f"worker {link.pid}: {ended}", code=code) from error
         if got is Kind.ERROR:
             code, sentence = msgspec.json.decode(data)
@@ -427,7 +429,7 @@ class _Link:
         length, kind = frames.decode_header(header)
         return kind, await self._reader.readexactly(length)
 
-    async def close(self) -> tuple[str, str]:
+    async def close(self, out_of_memory: OomCounter | None = None) -> tuple[str, str]:
         """Kill the process, wait for it, and say how it ended: a code and words."""
         self._writer.close()
         start = time.monotonic()
@@ -439,7 +441,8 @@ class _Link:
         ended = await self._server.wait_exit(self.pid)
         if ended is None:
             return "worker-crashed", f"ended, status unknown after {time.monotonic() - start:.1f} s"
-        return explain_end(*ended)
+        kills = out_of_memory.take() if out_of_memory is not None else 0
+        return explain_kill(*explain_end(*ended), ended.status, kills)
 
 
 def explain_end(status: int, words: str) -> tuple[str, str]:

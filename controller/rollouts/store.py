@@ -339,8 +339,6 @@ def _offer(connection: Connection, view: RolloutView, offer: Offer, now_ms: int)
         "attempt": offer.attempt,
         "intent": "update",
         "probation_seconds": view.options.probation_seconds,
-        "shadow_rows": view.options.shadow_rows,
-        "shadow_seconds": view.options.shadow_seconds,
         "updated_ms": now_ms,
     }
     key = {"device": offer.device, "model": view.model}
@@ -373,8 +371,6 @@ def _take_back(connection: Connection, view: RolloutView, back: TakeBack, now_ms
             "attempt": back.attempt,
             "intent": "rollback",
             "probation_seconds": None,
-            "shadow_rows": None,
-            "shadow_seconds": None,
             "updated_ms": now_ms,
         }
         upsert(connection, assignments, key, values)

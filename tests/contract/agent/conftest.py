@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -28,7 +29,6 @@ import pytest
 from agent.clock import Clock
 from agent.config import OutboxLimits
 from agent.crashloop import CrashLimits
-from agent.introspect import device_facts
 from agent.manager import ModelManager
 from agent.pipeline import WorkerPipeline
 from agent.ports import Answers
@@ -90,6 +90,7 @@ def make_release(
         ),
         "deadline_ms": 5000.0,
         "golden": Golden(file="golden.json"),
+        "variants": [Variant(name="only", file="model.tflite")],
         **changes,
     }
     manifest = Manifest(
@@ -98,7 +99,6 @@ def make_release(
         sequence=sequence,
         created="2026-01-01T00:00:00+00:00",
         files=file_entries(files),
-        variants=[Variant(name="only", file="model.tflite")],
         contract=Contract(
             features=[Feature(name="a"), Feature(name="b")],
             outputs=[OutputField(name="x", low=0, high=1000), OutputField(name="y")],
@@ -175,7 +175,8 @@ class Device:
         self._tasks: list[asyncio.Task[None]] = []
         self._told = asyncio.Condition()
         self.crash_limits = CrashLimits(crashes=1000)
-        self.facts: dict[str, Any] = dict(device_facts("", folder))
+        self.ahead_ms = 0
+        """How far the device's clock is beyond ours."""
         self.pool_options = PoolOptions(min_deadline_ms=5000)
         self.facts: dict[str, str | int | float | bool] = {"runtimes": "tflite"}
 
@@ -200,6 +201,7 @@ class Device:
             self.facts,
             self._changed,
             crash_limits=self.crash_limits,
+            now_ms=lambda: time.time_ns() // 1_000_000 + self.ahead_ms,
         )
         self.pipeline.on_incident = self.manager.on_incident
         for one in assignments:

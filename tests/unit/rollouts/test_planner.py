@@ -65,6 +65,17 @@ def test_a_long_probation_is_waited_for(make_ledger):
     assert ledger.execution("gw-0").state is E.SOAKING
 
 
+def test_a_shadow_run_that_was_asked_for_is_waited_for(make_ledger):
+    ledger = _start(make_ledger([1], step_seconds=50.0, shadow_seconds=1000.0))
+    ledger.report("gw-0", E.SHADOWING)
+    ledger.now_ms += 1_000_000
+    ledger.tick()
+    assert ledger.execution("gw-0").state is E.SHADOWING
+    ledger.now_ms += 60_000
+    ledger.tick()
+    assert ledger.execution("gw-0").state is E.TIMED_OUT
+
+
 def test_each_step_starts_the_limit_anew(make_ledger):
     ledger = _start(make_ledger([1], step_seconds=50.0))
     for state in (E.ACCEPTED, E.DOWNLOADING, E.STAGED, E.VERIFYING, E.ACTIVATING, E.SOAKING):

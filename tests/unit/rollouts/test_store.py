@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from datetime import UTC, datetime
 from random import Random
 
 import msgspec
@@ -12,12 +13,16 @@ from sqlalchemy import delete, func, insert, select
 
 from controller import schema
 from controller.database import create_tables, open_engine, reading, writing
+from controller.director import mark_dirty, sign_pending
 from controller.errors import ConflictError
 from controller.ingest.write import upsert
 from controller.rollouts import store
 from controller.rollouts.commands import decide
 from controller.rollouts.planner import plan
 from controller.rollouts.states import VERBS, ExecutionState, RolloutState
+from shoal.protocol.desired import decode_desired
+from shoal.protocol.envelope import decode_envelope
+from shoal.signing import FileSigner
 
 E = ExecutionState
 REPORTS = [*E, *[E.SUCCEEDED] * 10]
@@ -209,3 +214,32 @@ def test_an_event_that_makes_no_sense_changes_nothing_and_holds_nothing_up(
             ))  # fmt: skip
         assert store.apply_reports(connection, 1) == 5
         assert stored.view(connection, "gw-0").state is E.OFFERED
+
+
+def test_an_offer_carries_the_shadow_run_that_was_asked_for_and_a_way_back_carries_none(
+    engine, make_ledger
+):
+    ledger = make_ledger([1], shadow_rows=500, shadow_seconds=60.0)
+    stored = Stored(engine, ledger)
+    values = {"model": "m", "release_sequence": 2, "rollout": "r-1", "updated_ms": 1}
+    with writing(engine) as connection:
+        for device, intent in (("gw-0", "update"), ("gw-1", "rollback")):
+            connection.execute(
+                insert(schema.assignments).values(device=device, intent=intent, **values)
+            )
+        connection.execute(insert(schema.assignments).values(
+            device="gw-2", model="m", release_sequence=2, updated_ms=1
+        ))  # fmt: skip
+        for device in ("gw-0", "gw-1", "gw-2"):
+            connection.execute(insert(schema.devices).values(
+                device=device, site="jfk", public_key=b"", enrolled_ms=1
+            ))  # fmt: skip
+            mark_dirty(connection, device)
+    sign_pending(stored.engine, FileSigner.generate(), datetime.now(UTC))
+    with reading(stored.engine) as connection:
+        rows = connection.execute(select(schema.desired.c.device, schema.desired.c.envelope)).all()
+    found = {}
+    for device, envelope in rows:
+        (one,) = decode_desired(decode_envelope(envelope).payload).models
+        found[device] = (one.shadow_rows, one.shadow_seconds)
+    assert found == {"gw-0": (500, 60.0), "gw-1": (None, None), "gw-2": (None, None)}
