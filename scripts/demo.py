@@ -31,7 +31,8 @@ def main() -> int:
     """Run the demo; the exit code says whether all was observed."""
     arguments = _parser().parse_args()
     console = Console(highlight=False)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell's background job has SIGINT ignored
+        signal.signal(number, _interrupt)
     try:
         return _run(arguments, console)
     except (LocalFleetError, ShoalError) as error:
