@@ -71,14 +71,14 @@ class Probe:
 
     def watch(self, worker: Worker) -> None:
         """Note what the runtime takes for each batch of this worker."""
-        infer = worker.infer
+        infer = worker.try_infer
 
         async def noted(request: InferRequest) -> InferAnswer:
             answer = await infer(request)
             self.invoked_seconds.append(answer.invoke_ns / 1e9)
             return answer
 
-        worker.infer = noted  # type: ignore[method-assign] # this worker only, to look inside
+        worker.try_infer = noted  # type: ignore[method-assign] # this worker only, to look inside
 
 
 class StampedSource:
