@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 DAY_SECONDS = 86400.0
-RIDGE = 12.0
+RIDGE = 1.0
 """Pseudo-windows that pull daily harmonics to 0 while a day has not been seen."""
 MAX_PHI = 0.95
 LAST = "last_number"
