@@ -14,13 +14,17 @@ from controller.rollouts.significance import Look, due_look
 from controller.rollouts.states import RolloutState, WaveState
 from controller.rollouts.store import read_view
 from controller.rollouts.values import GateResult, WaveView
-from controller.schema import gate_looks
+from controller.schema import gate_looks, waves
 
 Document = dict[str, Any]
 
 
 def due(connection: Connection, rollout: str, now_ms: int) -> tuple[WaveView, Look] | None:
     """The wave and the look that is due and not yet taken."""
+    judged = waves.c.state.in_((WaveState.SOAKING, WaveState.EVALUATING))
+    here = select(waves.c.number).where(waves.c.rollout == rollout, judged).limit(1)
+    if connection.scalar(here) is None:  # a view of the whole rollout costs far more
+        return None
     view = read_view(connection, rollout)
     wave = current_wave(view)
     if wave is None or view.state not in (RolloutState.RUNNING, RolloutState.PAUSED):
