@@ -16,7 +16,8 @@ from controller.people.roles import ANONYMOUS_ROLES
 from shoal.errors import InvalidInputError
 
 BROKER_MODES = ("auto", "mosquitto", "nats", "external")
-_SECTIONS = ("web", "broker", "drift", "alerts")
+_SECTIONS = ("web", "broker", "drift", "alerts", "rollouts")
+MAX_APPROVALS = 5
 _KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
 
 
@@ -66,6 +67,14 @@ class AlertSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RolloutSettings:
+    """What holds for every rollout."""
+
+    approvals: int = 0
+    """How many other people must approve before one starts; a rollout may ask for more."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The whole configuration."""
 
@@ -76,6 +85,7 @@ class Settings:
     broker: BrokerConfig = BrokerConfig()
     drift: DriftSettings = DriftSettings()
     alerts: AlertSettings = AlertSettings()
+    rollouts: RolloutSettings = RolloutSettings()
     offline_after_seconds: float = 180.0
     """A device not heard of for this long is shown offline."""
     max_package_bytes: int = 512 * 1024 * 1024
@@ -122,6 +132,13 @@ def load_settings(path: Path) -> Settings:
     broker = BrokerConfig(**_section(table.pop("broker", {}), "broker.", BrokerConfig, problems))
     drift = DriftSettings(**_section(table.pop("drift", {}), "drift.", DriftSettings, problems))
     alerts = AlertSettings(**_section(table.pop("alerts", {}), "alerts.", AlertSettings, problems))
+    rollouts = RolloutSettings(
+        **_section(table.pop("rollouts", {}), "rollouts.", RolloutSettings, problems)
+    )
+    if not 0 <= rollouts.approvals <= MAX_APPROVALS:
+        problems.append(
+            f"rollouts.approvals: expected 0 to {MAX_APPROVALS}, got {rollouts.approvals}"
+        )
     problems += _drift_problems(drift)
     if web.anonymous not in ANONYMOUS_ROLES:
         problems.append(f"web.anonymous: {web.anonymous!r} is none of {', '.join(ANONYMOUS_ROLES)}")
@@ -139,6 +156,7 @@ def load_settings(path: Path) -> Settings:
         broker=broker,
         drift=drift,
         alerts=alerts,
+        rollouts=rollouts,
         **top,
     )
 

@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select
+from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select
+from sqlalchemy.schema import CreateColumn
 
 from controller.schema import metadata, settings
 from shoal.errors import ShoalError
@@ -36,9 +37,10 @@ def open_engine(url: str) -> Engine:
 
 
 def create_tables(engine: Engine) -> None:
-    """Make missing tables; refuse a database of another schema version."""
+    """Make missing tables and columns; refuse a database of another schema version."""
     with writing(engine) as connection:  # or another process could come between look and make
         metadata.create_all(connection)
+        _add_columns(connection)
         found = connection.scalar(select(settings.c.value).where(settings.c.key == "schema"))
         if found is None:
             connection.execute(insert(settings).values(key="schema", value=SCHEMA_VERSION))
@@ -48,6 +50,18 @@ def create_tables(engine: Engine) -> None:
                 f"this controller has {SCHEMA_VERSION}",
                 code="wrong-schema",
             )
+
+
+def _add_columns(connection: Connection) -> None:
+    """What later versions added to tables of an older one: nullable, or with a server default."""
+    found = inspect(connection)
+    quote = connection.dialect.identifier_preparer.quote
+    for table in metadata.sorted_tables:
+        known = {one["name"] for one in found.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in known:
+                words = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {quote(table.name)} ADD COLUMN {words}")
 
 
 @contextmanager

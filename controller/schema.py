@@ -21,6 +21,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
 )
 
 metadata = MetaData()
@@ -268,6 +269,18 @@ rollouts = Table(
     Column("started_ms", BigInteger),
     Column("finished_ms", BigInteger),
     Column("updated_ms", BigInteger, nullable=False),
+    Column("started_by", String(80), nullable=False, server_default=""),
+)
+
+approvals = Table(  # who agreed to a rollout's start (wave 0) or to a wave, or did not
+    "approvals",
+    metadata,
+    Column("rollout", String(63), primary_key=True),
+    Column("wave", Integer, primary_key=True),
+    Column("person", String(80), primary_key=True),
+    Column("approved", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
 )
 
 waves = Table(
@@ -285,6 +298,7 @@ waves = Table(
     Column("evaluating_ms", BigInteger),
     Column("promoted", Boolean, nullable=False, default=False),
     Column("finished_ms", BigInteger),
+    Column("needs_approval", Boolean, nullable=False, default=False, server_default=false()),
 )
 
 gate_looks = Table(  # what each look of a soak saw: the evidence behind a wave's verdict

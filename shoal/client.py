@@ -262,6 +262,14 @@ class Client:
         query = _given({"expect": expect})
         return self._send("POST", f"/rollouts/{rollout}/{verb}", params=query)
 
+    def approve_rollout(self, rollout: str, reason: str = "") -> Document:
+        """Agree to what waits for approval: a start, or a wave."""
+        return self._send("POST", f"/rollouts/{rollout}/approve", params={"reason": reason})
+
+    def reject_rollout(self, rollout: str, reason: str) -> Document:
+        """Refuse what waits for approval, and say why."""
+        return self._send("POST", f"/rollouts/{rollout}/reject", params={"reason": reason})
+
     # selectors
 
     def selectors(self) -> list[Document]:

@@ -11,6 +11,8 @@ from typing import Any
 
 from shoal.errors import InvalidInputError
 
+APPROVAL = "+approval"
+"""Ends a wave that another person must approve: `25%+approval`."""
 _COUNT = re.compile(r"[1-9][0-9]{0,6}\Z")
 _GROWING = re.compile(r"([1-9][0-9]{0,6})x([1-9][0-9]{0,1}(?:\.[0-9])?)(?:/([1-9][0-9]{0,6}))?\Z")
 _SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?) ?%\Z")
@@ -28,6 +30,11 @@ def parse_waves(texts: list[str]) -> list[dict[str, Any]]:
 
 
 def _parse(text: str) -> dict[str, Any]:
+    plain = text.removesuffix(APPROVAL)
+    return _parse_plain(plain) | ({"approval": True} if plain != text else {})
+
+
+def _parse_plain(text: str) -> dict[str, Any]:
     if _COUNT.match(text):
         return {"name": f"{text} devices", "devices": int(text)}
     share = _SHARE.match(text)
@@ -40,5 +47,5 @@ def _parse(text: str) -> dict[str, Any]:
         return {"name": text[:40], "selector": text}
     raise InvalidInputError(
         f"wave {text[:40]!r}: expected a count (2), a share (25%), a selector (site:ulm) or waves "
-        "that grow (1x4, 1x4/500)"
+        "that grow (1x4, 1x4/500), each with or without +approval"
     )

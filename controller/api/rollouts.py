@@ -6,14 +6,17 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query
 
-from controller.api.common import Actor, Document, OfServices, Reading, items
+from controller.api.common import Actor, Asking, Document, Name, OfServices, Reading, items
 from controller.api.json_body import JsonRoute
+from controller.people.person import Person
 from controller.rollouts import drawing, looks, service
 from controller.rollouts.values import parse_specification
 from controller.saved_selectors import moment
+from controller.services import Services
 
 router = APIRouter(prefix="/rollouts", tags=["rollouts"], route_class=JsonRoute)
 
+Why = Annotated[str, Query(max_length=400)]
 Specified = Annotated[dict[str, Any], Body()]
 
 
@@ -46,8 +49,10 @@ def read_rollout(rollout: str, connection: Reading) -> Document:
 
 
 @router.get("/{rollout}/executions")
-def list_executions(rollout: str, connection: Reading) -> Document:
-    """How each device of a rollout does: its newest attempt."""
+def list_executions(rollout: str, connection: Reading, device: Name = None) -> Document:
+    """How each device of a rollout does: its newest attempt; of one device every attempt."""
+    if device is not None:
+        return items(service.list_attempts(connection, rollout, device))
     return items(service.list_executions(connection, rollout))
 
 
@@ -56,6 +61,29 @@ def list_looks(rollout: str, connection: Reading) -> Document:
     """What each look at a wave saw: value, margin, sample size and verdict of every test."""
     service.get_rollout(connection, rollout)
     return items(looks.list_looks(connection, rollout))
+
+
+@router.post("/{rollout}/approve")
+def approve_rollout(
+    rollout: str, services: OfServices, person: Asking, reason: Why = ""
+) -> Document:
+    """Agree to what waits for approval: the start, or the next wave.
+
+    Another person does than who created or started the rollout.
+    """
+    return _decide(services, rollout, "approve", person, reason)
+
+
+@router.post("/{rollout}/reject")
+def reject_rollout(rollout: str, services: OfServices, person: Asking, reason: Why) -> Document:
+    """Refuse what waits for approval, and say why: a start ends, before a wave it pauses."""
+    return _decide(services, rollout, "reject", person, reason)
+
+
+def _decide(services: Services, rollout: str, verb: str, person: Person, reason: str) -> Document:
+    document = service.decide_approval(services, rollout, verb, person, reason)
+    services.rollouts_changed.ring()
+    return document
 
 
 @router.post("/{rollout}/{verb}")

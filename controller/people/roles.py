@@ -70,6 +70,8 @@ NEEDS: dict[str, dict[str, str | None]] = {
         "list_executions": VIEWER,
         "list_looks": VIEWER,
         "command_rollout": OPERATOR,
+        "approve_rollout": RELEASER,
+        "reject_rollout": RELEASER,
     },
     "api.selectors": {
         "list_selectors": VIEWER,
@@ -90,7 +92,13 @@ NEEDS: dict[str, dict[str, str | None]] = {
         "show_release": VIEWER,
     },
     "web.new_rollout": {"show_form": OPERATOR, "create": OPERATOR},
-    "web.rollout_pages": {"show_rollouts": VIEWER, "show_rollout": VIEWER, "command": OPERATOR},
+    "web.rollout_pages": {
+        "show_rollouts": VIEWER,
+        "show_rollout": VIEWER,
+        "command": OPERATOR,
+        "approve": RELEASER,
+        "reject": RELEASER,
+    },
     "web.settings_page": {
         "show_settings": VIEWER,
         "change_own_password": VIEWER,

@@ -6,27 +6,85 @@ What depends on other rollouts (one of a model at a time) is for `service` to ch
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from controller.errors import ConflictError, NotFoundError
+from controller.rollouts.approvals import START, awaited, missing, words
 from controller.rollouts.planner import cancelled, current_wave, roll_back, take_back
 from controller.rollouts.states import BAD, VERBS, ExecutionState, RolloutState, WaveState
-from controller.rollouts.values import Action, Requeue, RolloutView, SetRollout, SetWave
+from controller.rollouts.values import (
+    Action,
+    Approval,
+    RecordApproval,
+    Requeue,
+    RolloutView,
+    SetRollout,
+    SetWave,
+)
+from shoal.errors import InvalidInputError
 
 E, R, W = ExecutionState, RolloutState, WaveState
 
 
-def decide(view: RolloutView, verb: str, actor: str) -> list[Action]:
-    """What a command of a person does."""
+def decide(view: RolloutView, verb: str, actor: str, reason: str = "") -> list[Action]:
+    """What a command of a person does; `reason` is why they approve or reject."""
     if verb not in VERBS:
         raise NotFoundError(f"verb {verb[:40]!r}: expected {', '.join(VERBS)}")
     if view.state not in VERBS[verb]:
         allowed = ", ".join(sorted(VERBS[verb]))
         raise _refusal(view, f"is {view.state}, {verb} needs {allowed}")
+    if verb == "approve":
+        return _approve(view, actor, reason)
+    if verb == "reject":
+        return _reject(view, actor, reason)
     return _DECISIONS[verb](view, actor)
 
 
 def _start(view: RolloutView, actor: str) -> list[Action]:
-    return [SetRollout(R.RUNNING, "")]
+    if missing(view, START):
+        return [SetRollout(R.AWAITING_APPROVAL, words(view, START))]
+    return [_go(view)]
+
+
+def _go(view: RolloutView) -> SetRollout:
+    """Run, or wait for the moment that was set."""
+    at = view.options.start_at
+    if at is not None:
+        return SetRollout(R.SCHEDULED, f"starts at {at.isoformat(timespec='minutes')}")
+    return SetRollout(R.RUNNING, "")
+
+
+def _approve(view: RolloutView, actor: str, reason: str) -> list[Action]:
+    wave = _awaited(view)
+    given = RecordApproval(wave, actor, approved=True, reason=reason)
+    after = replace(view, approvals=(*view.approvals, Approval(wave, actor)))
+    if missing(after, wave):
+        return [given, SetRollout(view.state, words(after, wave))]
+    if wave == START:
+        return [given, _go(view)]
+    return [given, SetRollout(view.state, "" if view.state is R.RUNNING else None)]
+
+
+def _reject(view: RolloutView, actor: str, reason: str) -> list[Action]:
+    """A start that is rejected ends; a wave that is rejected pauses the rollout."""
+    if not reason.strip():
+        raise InvalidInputError("reject: say why, in `reason`", code="no-reason")
+    wave = _awaited(view)
+    given = RecordApproval(wave, actor, approved=False, reason=reason)
+    if wave == START:
+        return [
+            given,
+            *_abort(view, actor)[:-1],
+            SetRollout(R.ABORTED, f"rejected by {actor}: {reason}"),
+        ]
+    return [given, SetRollout(R.PAUSED, f"wave {wave} rejected by {actor}: {reason}")]
+
+
+def _awaited(view: RolloutView) -> int:
+    wave = awaited(view)
+    if wave is None:
+        raise _refusal(view, "nothing waits for approval")
+    return wave
 
 
 def _pause(view: RolloutView, actor: str) -> list[Action]:

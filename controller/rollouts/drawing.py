@@ -28,12 +28,21 @@ MAX_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
+class DrawnWave:
+    """A wave with its devices."""
+
+    name: str
+    devices: list[str]
+    needs_approval: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """What a specification would do to the fleet as it is."""
 
     specification: Specification
     sequence: int
-    waves: list[tuple[str, list[str]]]
+    waves: list[DrawnWave]
     fitting: list[Subject]
     """All that match and can take the release, by name."""
     excluded: list[Document]
@@ -42,7 +51,7 @@ class Draft:
     @property
     def size(self) -> int:
         """Devices in all waves."""
-        return sum(len(members) for _, members in self.waves)
+        return sum(len(one.devices) for one in self.waves)
 
 
 def make_draft(
@@ -68,11 +77,12 @@ def make_draft(
     specs = grow(specification.waves, len(drawn))
     texts = {wave.selector for wave in specs if wave.selector}
     chosen = {text: _meant(connection, text, fitting, moment) for text in texts}
-    waves = list(zip([wave.name for wave in specs], cut_waves(specs, drawn, chosen), strict=True))
+    cut = zip(specs, cut_waves(specs, drawn, chosen), strict=True)
+    waves = [DrawnWave(spec.name, members, spec.approval) for spec, members in cut]
     return Draft(
         specification,
         release["sequence"],
-        [*waves, ("control", control)] if control else waves,
+        [*waves, DrawnWave("control", control)] if control else waves,
         fitting,
         excluded,
         max(set(before), key=before.count) if before else None,
@@ -114,8 +124,13 @@ def preview(connection: Connection, specification: Specification, moment: Moment
         "version": specification.version,
         "matched": len(draft.fitting),
         "waves": [
-            {"name": name, "size": len(members), "devices": members}
-            for name, members in draft.waves
+            {
+                "name": one.name,
+                "size": len(one.devices),
+                "devices": one.devices,
+                "needs_approval": one.needs_approval,
+            }
+            for one in draft.waves
         ],
         "offline": offline,
         "incompatible": draft.excluded,
@@ -135,7 +150,7 @@ def check_expected(expected: int | None, matched: int) -> None:
 def check_unchanged(rollout: str, planned: Iterable[str], draft: Draft) -> None:
     """Refuse to start a plan that was made for other devices, and name the difference."""
     before, now = set(planned), {one.device for one in draft.fitting}
-    drawn = {device for _, members in draft.waves for device in members}
+    drawn = {device for one in draft.waves for device in one.devices}
     added, gone = sorted(drawn - before), sorted(before - now)
     if not added and not gone:
         return
@@ -158,7 +173,7 @@ def _detectable(
     """What the first wave can show against the rest."""
     release = get_release(connection, specification.model, specification.version)
     manifest = msgspec.convert(release["manifest"], Manifest)
-    first, *later = [members for _, members in draft.waves]
+    first, *later = [one.devices for one in draft.waves]
     control = [device for members in later for device in members]
     return what_a_canary_finds(
         connection, manifest, specification.gates or manifest.gates, first, control

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from controller.rollouts.approvals import missing, words
+from controller.rollouts.retries import retry_at_ms, will_retry
 from controller.rollouts.schedule import opens_in, within_caps
 from controller.rollouts.states import (
     BAD,
@@ -40,6 +42,8 @@ def plan(view: RolloutView, now_ms: int) -> list[Action]:
     """Everything that is to be done now; an empty list when nothing is."""
     if view.state is R.ROLLING_BACK:
         return _plan_rollback(view, now_ms)
+    if view.state is R.SCHEDULED:
+        return _begin(view, now_ms)
     actions = _settle_executions(view, now_ms)
     if actions or view.state not in (R.RUNNING, R.PAUSED):
         return actions
@@ -55,9 +59,24 @@ def plan(view: RolloutView, now_ms: int) -> list[Action]:
     )
 
 
+def _begin(view: RolloutView, now_ms: int) -> list[Action]:
+    """Run when its time has come and no other rollout moves the model."""
+    at = view.options.start_at
+    if at is not None and now_ms < at.timestamp() * 1000:
+        return []
+    if view.blocked_by:
+        return _say(view, f"waits for {view.blocked_by}, which is under way")
+    return [SetRollout(R.RUNNING, "")]
+
+
+def _say(view: RolloutView, reason: str) -> list[Action]:
+    """Let people know what is waited for."""
+    return [] if view.reason == reason else [SetRollout(view.state, reason)]
+
+
 def _finish(view: RolloutView) -> list[Action]:
     """All waves have passed; devices that were given up may still come later."""
-    if not all(one.state in ENDED for one in view.executions):
+    if not all(_has_ended(view, one) for one in view.executions):
         return []  # a promoted wave's devices may still be under way
     lost = [one for one in view.executions if one.state is E.TIMED_OUT]
     reason = f"{len(lost)} devices not reached: {_words(lost)}" if lost else ""
@@ -98,8 +117,9 @@ def _roll_back_again(one: ExecutionView) -> list[Action]:
 
 
 def _settle_executions(view: RolloutView, now_ms: int) -> list[Action]:
-    """Believe successes while the digest agrees, and end what takes too long."""
+    """Believe successes while the digest agrees, end what takes too long, try failures again."""
     actions: list[Action] = []
+    going = view.state in (R.RUNNING, R.PAUSED)
     for one in view.executions:
         waited = (now_ms - one.updated_ms) / 1000
         if one.state is E.SUCCEEDED and one.assigned_update and not one.digest_agrees:
@@ -112,7 +132,13 @@ def _settle_executions(view: RolloutView, now_ms: int) -> list[Action]:
             actions.append(_timed_out(one, waited, "not accepted"))
         elif one.state in UNDER_WAY and waited > _patience(view):
             actions.append(_timed_out(one, waited, f"still {one.state.value}"))
+        elif going and will_retry(view, one) and now_ms >= retry_at_ms(view, one):
+            actions.append(Requeue(one.device, one.attempt))
     return actions
+
+
+def _has_ended(view: RolloutView, one: ExecutionView) -> bool:
+    return one.state in ENDED and not will_retry(view, one)
 
 
 def _patience(view: RolloutView) -> float:
@@ -171,7 +197,7 @@ def _find_failure(view: RolloutView, current: WaveView | None) -> tuple[WaveView
 
 def _too_many_failed(view: RolloutView, wave: WaveView) -> str | None:
     members = _members(view, wave)
-    bad = [one for one in members if one.state in BAD]
+    bad = [one for one in members if one.state in BAD and not will_retry(view, one)]
     allowed = int(view.options.max_failed_ratio * len(members))
     if len(bad) <= allowed:
         return None
@@ -209,6 +235,8 @@ def _advance(view: RolloutView, wave: WaveView, now_ms: int) -> list[Action]:
 def _release(view: RolloutView, wave: WaveView, now_ms: int) -> list[Action]:
     if not _members(view, wave):
         return [SetWave(wave.number, W.PASSED, "no device is left for it")]
+    if missing(view, wave.number):
+        return _say(view, words(view, wave.number))
     if opens_in(view.options, now_ms) > 0:
         return []
     return [SetWave(wave.number, W.RELEASING)]
@@ -235,7 +263,7 @@ def offers(view: RolloutView, released: int, now_ms: int) -> list[Action]:
 def _when_ended(view: RolloutView, wave: WaveView) -> list[Action]:
     """Soak when every device has ended."""
     members = _members(view, wave)
-    if not all(one.state in ENDED for one in members):
+    if not all(_has_ended(view, one) for one in members):
         return []
     reached = [one for one in members if one.state is not E.TIMED_OUT]
     if len(reached) < view.options.min_reached_ratio * len(members):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -9,9 +10,11 @@ from sqlalchemy import Connection, delete, desc, insert, select, update
 
 from controller import audit
 from controller.database import writing
-from controller.errors import ConflictError, NotFoundError
+from controller.errors import ConflictError, ForbiddenError, NotFoundError
 from controller.ingest.write import upsert
+from controller.people.person import Person
 from controller.rollouts import store
+from controller.rollouts.approvals import awaited
 from controller.rollouts.commands import decide
 from controller.rollouts.drawing import (
     Draft,
@@ -21,7 +24,6 @@ from controller.rollouts.drawing import (
 )
 from controller.rollouts.schedule import describe
 from controller.rollouts.states import (
-    ACTIVE_ROLLOUT,
     BAD,
     FINAL_ROLLOUT,
     UNDER_WAY,
@@ -30,9 +32,11 @@ from controller.rollouts.states import (
     RolloutState,
     WaveState,
 )
-from controller.rollouts.values import Options, RolloutView, SetRollout, Specification
+from controller.rollouts.values import Approval, Options, RolloutView, Specification, WaveView
 from controller.saved_selectors import moment
 from controller.schema import (
+    api_tokens,
+    approvals,
     executions,
     releases,
     rollouts,
@@ -45,17 +49,18 @@ from controller.services import Services
 Document = dict[str, Any]
 
 NUMBER = "rollout-number"
+DECISIONS = ("approve", "reject")
 
 
 def create(services: Services, specification: Specification, actor: str) -> Document:
     """Store a rollout and start it unless it shall stay a draft."""
     now_ms = services.now_ms()
+    least = max(specification.approvals, services.settings.rollouts.approvals)
+    specification = msgspec.structs.replace(specification, approvals=least)
     with writing(services.engine) as connection:
         rollout = _next_name(connection)
         draft = make_draft(connection, rollout, specification, moment(services))
         check_expected(specification.expect, len(draft.fitting))
-        if specification.start:
-            _check_free(connection, specification.model)
         _insert(connection, rollout, draft, actor, now_ms)
         audit.record(
             connection,
@@ -66,8 +71,7 @@ def create(services: Services, specification: Specification, actor: str) -> Docu
             msgspec.to_builtins(specification),
         )
         if specification.start:
-            view = store.read_view(connection, rollout)
-            store.carry_out(connection, view, [SetRollout(RolloutState.RUNNING, "")], now_ms)
+            _start(connection, store.read_view(connection, rollout), actor, now_ms)
         return get_rollout(connection, rollout)
 
 
@@ -78,32 +82,92 @@ def command(
 
     `expect`: how many devices a person saw match; with it, `start` plans anew for those of now.
     """
+    if verb in DECISIONS:
+        raise NotFoundError(f"verb {verb}: a decision about an approval is asked for by itself")
     now_ms = services.now_ms()
     with writing(services.engine) as connection:
         view = store.read_view(connection, rollout)
         actions = decide(view, verb, actor)
         if verb == "start":
+            view = _ask_approvals(connection, view, services.settings.rollouts.approvals)
             _plan_again(connection, view, moment(services), expect)
-        if verb in ("start", "rollback"):
-            _check_free(connection, view.model, but=rollout)
-        if verb == "rollback":
-            _check_newest(connection, rollout)
-        store.carry_out(connection, view, actions, now_ms)
+            _start(connection, view, actor, now_ms)
+        else:
+            if verb == "rollback":
+                _check_free(connection, view.model, but=rollout)
+                _check_newest(connection, rollout)
+            store.carry_out(connection, view, actions, now_ms)
         audit.record(connection, now_ms, actor, f"rollout.{verb}", f"rollout {rollout}")
         return get_rollout(connection, rollout)
+
+
+def decide_approval(
+    services: Services, rollout: str, verb: str, person: Person, reason: str
+) -> Document:
+    """Approve or reject what waits for it: a start, or a wave.
+
+    What is approved is the plan as it stands: a start for other devices by now is refused.
+    """
+    now_ms = services.now_ms()
+    with writing(services.engine) as connection:
+        view = store.read_view(connection, rollout)
+        actor = person.owner or person.name
+        actions = decide(view, verb, actor, reason)
+        _check_another(connection, rollout, person)
+        wave = awaited(view)
+        store.carry_out(connection, view, actions, now_ms)
+        after = store.read_view(connection, rollout)
+        if verb == "approve" and after.state in (RolloutState.RUNNING, RolloutState.SCHEDULED):
+            if view.state is RolloutState.AWAITING_APPROVAL:
+                _plan_again(connection, view, moment(services), None)
+            if after.state is RolloutState.RUNNING:
+                _check_free(connection, view.model, but=rollout)
+        data = {"wave": wave, "reason": reason}
+        audit.record(connection, now_ms, person.name, f"rollout.{verb}", f"rollout {rollout}", data)
+        return get_rollout(connection, rollout)
+
+
+def _start(connection: Connection, view: RolloutView, actor: str, now_ms: int) -> None:
+    actions = decide(view, "start", actor)
+    here = rollouts.c.rollout == view.rollout
+    connection.execute(update(rollouts).where(here).values(started_by=actor))
+    if view.options.start_at is None:
+        _check_free(connection, view.model, but=view.rollout)
+    store.carry_out(connection, view, actions, now_ms)
+
+
+def _ask_approvals(connection: Connection, view: RolloutView, least: int) -> RolloutView:
+    """A draft from before the controller asked for approvals asks for them, too."""
+    if view.options.approvals >= least:
+        return view
+    options = msgspec.structs.replace(view.options, approvals=least)
+    here = rollouts.c.rollout == view.rollout
+    values = {"options": msgspec.to_builtins(options)}
+    connection.execute(update(rollouts).where(here).values(**values))
+    return replace(view, options=options)
+
+
+def _check_another(connection: Connection, rollout: str, person: Person) -> None:
+    """Nobody approves what is their own, by whatever token they created or started it."""
+    row = connection.execute(
+        select(rollouts.c.created_by, rollouts.c.started_by).where(rollouts.c.rollout == rollout)
+    ).one()
+    names = {row.created_by, row.started_by} - {""}
+    owners = select(api_tokens.c.owner).where(api_tokens.c.name.in_(names))
+    own = names | set(connection.scalars(owners)) - {""}
+    if {person.name, person.owner} & own:
+        raise ForbiddenError(
+            f"rollout {rollout}: {person.name} has created or started it; another person decides",
+            code="same-person",
+        )
 
 
 # What other rollouts allow
 
 
 def _check_free(connection: Connection, model: str, but: str = "") -> None:
-    query = select(rollouts.c.rollout).where(
-        rollouts.c.model == model,
-        rollouts.c.state.in_(ACTIVE_ROLLOUT),
-        rollouts.c.rollout != but,
-    )
-    other = connection.scalar(query)
-    if other is not None:
+    other = store.under_way(connection, model, but)
+    if other:
         raise ConflictError(
             f"model {model}: rollout {other} is under way; one rollout of a model at a time",
             code="rollout-active",
@@ -179,15 +243,16 @@ def _insert(connection: Connection, rollout: str, draft: Draft, actor: str, now_
 
 
 def _insert_waves(connection: Connection, rollout: str, draft: Draft, now_ms: int) -> None:
-    for number, (name, members) in enumerate(draft.waves, start=1):
+    for number, wave in enumerate(draft.waves, start=1):
         connection.execute(
             insert(waves).values(
                 rollout=rollout,
                 number=number,
-                name=name,
+                name=wave.name,
                 state=WaveState.PENDING,
-                size=len(members),
+                size=len(wave.devices),
                 gates=[],
+                needs_approval=wave.needs_approval,
             )
         )
         rows = [
@@ -199,7 +264,7 @@ def _insert_waves(connection: Connection, rollout: str, draft: Draft, now_ms: in
                 "state": ExecutionState.QUEUED,
                 "updated_ms": now_ms,
             }
-            for device in members
+            for device in wave.devices
         ]
         if rows:
             connection.execute(insert(executions), rows)
@@ -224,6 +289,14 @@ def get_rollout(connection: Connection, rollout: str) -> Document:
     return _document(connection, dict(row))
 
 
+def list_attempts(connection: Connection, rollout: str, device: str) -> list[Document]:
+    """Every attempt of a device, oldest first."""
+    get_rollout(connection, rollout)
+    c = executions.c
+    query = select(executions).where(c.rollout == rollout, c.device == device)
+    return [dict(row) for row in connection.execute(query.order_by(c.attempt)).mappings()]
+
+
 def list_executions(connection: Connection, rollout: str) -> list[Document]:
     """The newest attempt of each device."""
     get_rollout(connection, rollout)
@@ -241,9 +314,43 @@ def _document(connection: Connection, row: Document) -> Document:
         for wave in connection.execute(query).mappings()
     ]
     row["previous_version"] = _previous_version(connection, row)
+    row["approvals"] = _decisions(connection, row["rollout"])
     row["schedule"] = describe(msgspec.convert(row["options"], Options))
-    row["verbs"] = [verb for verb, states in VERBS.items() if row["state"] in states]
+    row["awaits_approval_of"] = _awaited(row)
+    row["verbs"] = [
+        verb
+        for verb, states in VERBS.items()
+        if row["state"] in states
+        and (verb not in DECISIONS or row["awaits_approval_of"] is not None)
+    ]
     return row
+
+
+def _decisions(connection: Connection, rollout: str) -> list[Document]:
+    c = approvals.c
+    query = select(c.wave, c.person, c.approved, c.reason, c.at_ms).where(c.rollout == rollout)
+    return [dict(row) for row in connection.execute(query.order_by(c.at_ms)).mappings()]
+
+
+def _awaited(row: Document) -> int | None:
+    """As `approvals.awaited` has it, of a document."""
+    view = RolloutView(
+        rollout=row["rollout"],
+        model=row["model"],
+        version=row["version"],
+        release_sequence=row["release_sequence"],
+        state=RolloutState(row["state"]),
+        options=msgspec.convert(row["options"], Options),
+        waves=tuple(
+            WaveView(one["number"], WaveState(one["state"]), needs_approval=one["needs_approval"])
+            for one in row["waves"]
+        ),
+        executions=(),
+        approvals=tuple(
+            Approval(one["wave"], one["person"]) for one in row["approvals"] if one["approved"]
+        ),
+    )
+    return awaited(view)
 
 
 def _wave_document(wave: Document, states: list[str]) -> Document:

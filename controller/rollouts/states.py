@@ -1,7 +1,7 @@
 """The states of rollouts, waves and executions, and which may follow which. Pure.
 
-rollout:   draft → running ⇄ paused → succeeded | aborted | rolling_back
-                                      rolling_back → rolled_back | rollback_failed
+rollout:   draft → [awaiting_approval] → [scheduled] → running ⇄ paused
+           → succeeded | aborted | rolling_back → rolled_back | rollback_failed
 wave:      pending → releasing → soaking → evaluating → passed | failed | inconclusive
 execution: queued → offered → accepted → downloading → staged → verifying → [shadowing]
            → activating → soaking → succeeded | failed | rejected | timed_out | cancelled
@@ -21,6 +21,8 @@ class RolloutState(StrEnum):
     """Of a rollout."""
 
     DRAFT = "draft"
+    AWAITING_APPROVAL = "awaiting_approval"
+    SCHEDULED = "scheduled"
     RUNNING = "running"
     PAUSED = "paused"
     SUCCEEDED = "succeeded"
@@ -68,6 +70,10 @@ R, W, E = RolloutState, WaveState, ExecutionState
 
 FINAL_ROLLOUT = frozenset({R.SUCCEEDED, R.ABORTED, R.ROLLED_BACK, R.ROLLBACK_FAILED})
 ACTIVE_ROLLOUT = frozenset({R.RUNNING, R.PAUSED, R.ROLLING_BACK})
+"""It moves the model, or may any moment: one of a model at a time."""
+WORKED_ON = ACTIVE_ROLLOUT | {R.SCHEDULED}
+"""The engine looks at it."""
+NOT_BEGUN = frozenset({R.DRAFT, R.AWAITING_APPROVAL, R.SCHEDULED})
 
 _ORDER = (
     E.ACCEPTED, E.DOWNLOADING, E.STAGED, E.VERIFYING, E.SHADOWING, E.ACTIVATING, E.SOAKING
@@ -87,8 +93,15 @@ _SAID = frozenset({DEVICE})
 _ASKED = frozenset({PERSON})
 
 ROLLOUT_STEPS: dict[tuple[RolloutState, RolloutState], frozenset[str]] = {
+    (R.DRAFT, R.AWAITING_APPROVAL): _ASKED,
+    (R.DRAFT, R.SCHEDULED): _ASKED,
     (R.DRAFT, R.RUNNING): _ASKED,
     (R.DRAFT, R.ABORTED): _ASKED,
+    (R.AWAITING_APPROVAL, R.SCHEDULED): _ASKED,
+    (R.AWAITING_APPROVAL, R.RUNNING): _ASKED,
+    (R.AWAITING_APPROVAL, R.ABORTED): _ASKED,
+    (R.SCHEDULED, R.RUNNING): _AUTO,
+    (R.SCHEDULED, R.ABORTED): _ASKED,
     (R.RUNNING, R.PAUSED): _BOTH,
     (R.RUNNING, R.SUCCEEDED): _AUTO,
     (R.RUNNING, R.ABORTED): _ASKED,
@@ -164,9 +177,11 @@ VERBS: dict[str, frozenset[RolloutState]] = {
     "pause": frozenset({R.RUNNING}),
     "resume": frozenset({R.PAUSED}),
     "promote": frozenset({R.RUNNING, R.PAUSED}),
-    "abort": frozenset({R.DRAFT, R.RUNNING, R.PAUSED}),
+    "abort": frozenset({R.DRAFT, R.AWAITING_APPROVAL, R.SCHEDULED, R.RUNNING, R.PAUSED}),
     "rollback": frozenset({R.RUNNING, R.PAUSED, R.SUCCEEDED, R.ABORTED, R.ROLLBACK_FAILED}),
     "retry": frozenset({R.RUNNING, R.PAUSED}),
+    "approve": frozenset({R.AWAITING_APPROVAL, R.RUNNING, R.PAUSED}),
+    "reject": frozenset({R.AWAITING_APPROVAL, R.RUNNING, R.PAUSED}),
 }
 """What people may ask for, and in which states."""
 

@@ -18,7 +18,9 @@ from controller.ingest.write import upsert
 from controller.rollouts.states import (
     ACTIVE_ROLLOUT,
     FINAL_ROLLOUT,
+    NOT_BEGUN,
     UNDER_WAY,
+    WORKED_ON,
     ExecutionState,
     RolloutState,
     WaveState,
@@ -26,9 +28,11 @@ from controller.rollouts.states import (
 )
 from controller.rollouts.values import (
     Action,
+    Approval,
     ExecutionView,
     Offer,
     Options,
+    RecordApproval,
     Requeue,
     RolloutView,
     SetExecution,
@@ -38,6 +42,7 @@ from controller.rollouts.values import (
     WaveView,
 )
 from controller.schema import (
+    approvals,
     assignments,
     device_models,
     devices,
@@ -57,7 +62,7 @@ _REPORTED = {state.value: state for state in ExecutionState}
 
 def active_rollouts(connection: Connection) -> list[str]:
     """Names of the rollouts that the engine works on."""
-    query = select(rollouts.c.rollout).where(rollouts.c.state.in_(ACTIVE_ROLLOUT))
+    query = select(rollouts.c.rollout).where(rollouts.c.state.in_(WORKED_ON))
     return list(connection.scalars(query.order_by(rollouts.c.created_ms)))
 
 
@@ -127,7 +132,24 @@ def read_view(connection: Connection, rollout: str) -> RolloutView:
         probation_seconds=(
             probation.seconds if options.probation_seconds is None else options.probation_seconds
         ),
+        reason=row.reason,
+        approvals=_approvals(connection, rollout),
+        blocked_by=under_way(connection, row.model, rollout) if row.state in NOT_BEGUN else "",
     )
+
+
+def under_way(connection: Connection, model: str, but: str = "") -> str:
+    """The rollout that moves a model now; "" where none does."""
+    c = rollouts.c
+    query = select(c.rollout).where(c.model == model, c.state.in_(ACTIVE_ROLLOUT), c.rollout != but)
+    return connection.scalar(query.limit(1)) or ""
+
+
+def _approvals(connection: Connection, rollout: str) -> tuple[Approval, ...]:
+    c = approvals.c
+    query = select(c.wave, c.person).where(c.rollout == rollout, c.approved.is_(True))
+    rows = connection.execute(query.order_by(c.wave, c.person))
+    return tuple(Approval(row.wave, row.person) for row in rows)
 
 
 def _wave(row: Any) -> WaveView:
@@ -138,6 +160,7 @@ def _wave(row: Any) -> WaveView:
         row.soaking_ms,
         row.evaluating_ms,
         row.promoted,
+        row.needs_approval,
     )
 
 
@@ -281,6 +304,8 @@ def carry_out(
                 touched.append(action.device)
             case Requeue():
                 _requeue(connection, view, action, now_ms)
+            case RecordApproval():
+                _record_approval(connection, view, action, now_ms)
     here = rollouts.c.rollout == view.rollout
     connection.execute(update(rollouts).where(here).values(updated_ms=now_ms))
     return touched
@@ -290,7 +315,7 @@ def _set_rollout(connection: Connection, view: RolloutView, to: SetRollout, now_
     values: dict[str, Any] = {"state": to.state}
     if to.reason is not None:
         values["reason"] = to.reason
-    if to.state is RolloutState.RUNNING and view.state is RolloutState.DRAFT:
+    if to.state is RolloutState.RUNNING and view.state in NOT_BEGUN:
         values["started_ms"] = now_ms
     values["finished_ms"] = now_ms if to.state in FINAL_ROLLOUT else None
     here = rollouts.c.rollout == view.rollout
@@ -375,6 +400,14 @@ def _take_back(connection: Connection, view: RolloutView, back: TakeBack, now_ms
         }
         upsert(connection, assignments, key, values)
     mark_dirty(connection, back.device)
+
+
+def _record_approval(
+    connection: Connection, view: RolloutView, one: RecordApproval, now_ms: int
+) -> None:
+    key = {"rollout": view.rollout, "wave": one.wave, "person": one.person}
+    values = {"approved": one.approved, "reason": one.reason, "at_ms": now_ms}
+    upsert(connection, approvals, key, values)
 
 
 def _here(view: RolloutView, one: SetExecution | Offer | Requeue) -> Any:

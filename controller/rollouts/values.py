@@ -36,6 +36,8 @@ class WaveSpec(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     base: Annotated[int, Meta(ge=1)] | None = None
     factor: Annotated[float, Meta(ge=1, le=100)] = 2.0
     cap: Annotated[int, Meta(ge=1)] | None = None
+    approval: bool = False
+    """It is released only when another person has approved it."""
 
 
 DEFAULT_WAVES = (
@@ -75,7 +77,14 @@ class Options(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     control_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.0
     """Held back until every wave has passed, so that each wave has a control."""
     start_at: Annotated[datetime, Meta(tz=True)] | None = None
-    """Nothing is offered before."""
+    """Until then it is scheduled."""
+    approvals: Annotated[int, Meta(ge=0, le=5)] = 0
+    """How many other people must approve before it starts."""
+    max_attempts: Annotated[int, Meta(ge=1, le=20)] = 1
+    """How often a device is offered the release that it failed to fetch or did not answer."""
+    retry_base_seconds: Annotated[float, Meta(ge=1, le=86400)] = 60.0
+    """Before the second attempt; twice as long before each one after."""
+    retry_cap_seconds: Annotated[float, Meta(ge=1, le=30 * 86400)] = 3600.0
     maintenance_windows: Annotated[tuple[str, ...], Meta(max_length=20)] = ()
     """Offers go out only inside them; none: always."""
     time_zone: str = "UTC"
@@ -150,6 +159,7 @@ class WaveView:
     evaluating_ms: int | None = None
     promoted: bool = False
     """Passed by hand: what failed in it was accepted."""
+    needs_approval: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +198,14 @@ class GateResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """A person agreed to a wave; wave 0 is the start."""
+
+    wave: int
+    person: str
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutView:
     """Everything the planner needs to know of a rollout."""
 
@@ -203,6 +221,10 @@ class RolloutView:
     """Of the wave under way, computed when it is soaking or evaluated."""
     probation_seconds: float = 0.0
     """How long devices watch the release: the operator's word, else the manifest's."""
+    reason: str = ""
+    approvals: tuple[Approval, ...] = ()
+    blocked_by: str = ""
+    """Another rollout of the model that is under way; asked only while this one has not begun."""
 
 
 # What the planner wants done
@@ -266,4 +288,14 @@ class Requeue:
     attempt: int
 
 
-Action = SetRollout | SetWave | SetExecution | Offer | TakeBack | Requeue
+@dataclass(frozen=True, slots=True)
+class RecordApproval:
+    """Keep what a person decided about a wave, or about the start (wave 0)."""
+
+    wave: int
+    person: str
+    approved: bool
+    reason: str
+
+
+Action = SetRollout | SetWave | SetExecution | Offer | TakeBack | Requeue | RecordApproval

@@ -47,7 +47,8 @@ def grow(specs: Iterable[WaveSpec], total: int) -> list[WaveSpec]:
         while left > 0 and len(found) < MAX_WAVES:
             last = len(found) == MAX_WAVES - 1
             count = left if last else min(int(size), spec.cap or total, left)
-            found.append(WaveSpec(name=f"{spec.name} {len(found) + 1}"[:40], devices=count))
+            name = f"{spec.name} {len(found) + 1}"[:40]
+            found.append(WaveSpec(name=name, devices=count, approval=spec.approval))
             left -= count
             size *= spec.factor
     return found

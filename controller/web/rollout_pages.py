@@ -9,11 +9,13 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import Connection, case, func, select
 
 from controller.api.common import Name, OfServices, Reading
+from controller.people.person import Person
 from controller.rollouts import service
 from controller.rollouts.service import get_rollout, list_rollouts
 from controller.rollouts.states import BAD, ExecutionState
 from controller.rollouts.store import newest_attempts
 from controller.schema import executions
+from controller.services import Services
 from controller.web.forms import read_form
 from controller.web.refusals import PageRoute
 from controller.web.rendering import Acting, page, redirect
@@ -52,6 +54,28 @@ def show_rollout(
         "cursor": cursor,
     }
     return page(request, "rollout.html", context, twin=f"/rollouts/{rollout}")
+
+
+@router.post("/{rollout}/approve")
+async def approve(request: Request, rollout: str, services: OfServices, person: Acting) -> Response:
+    """Agree to what waits for approval."""
+    return await _decide(request, rollout, "approve", services, person)
+
+
+@router.post("/{rollout}/reject")
+async def reject(request: Request, rollout: str, services: OfServices, person: Acting) -> Response:
+    """Refuse what waits for approval, with a reason."""
+    return await _decide(request, rollout, "reject", services, person)
+
+
+async def _decide(
+    request: Request, rollout: str, verb: str, services: Services, person: Person
+) -> Response:
+    fields = await read_form(request)
+    reason = fields.get("reason", "")[:400]
+    await asyncio.to_thread(service.decide_approval, services, rollout, verb, person, reason)
+    services.rollouts_changed.ring()
+    return redirect(request, f"/rollouts/{rollout}")
 
 
 @router.post("/{rollout}/{verb}")

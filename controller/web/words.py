@@ -124,7 +124,9 @@ def tone(state: str) -> str:
 _TONES = {
     **dict.fromkeys(("ok", "succeeded", "passed", "pass", "committed", "none"), "good"),
     **dict.fromkeys(("failing", "fail", "error", "timed_out", "strong"), "bad"),
-    **dict.fromkeys(("degraded", "paused", "inconclusive", "warning", "moderate"), "warn"),
+    **dict.fromkeys(
+        ("degraded", "paused", "awaiting_approval", "inconclusive", "warning", "moderate"), "warn"
+    ),
     **dict.fromkeys(
         ("updating", "running", "releasing", "soaking", "evaluating", "rolling_back", "accepted",
          "downloading", "staged", "verifying", "shadowing", "activating", "offered"),

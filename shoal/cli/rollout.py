@@ -9,7 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from shoal.cli import exits
+from shoal.cli.plan_options import takes_plan
 from shoal.cli.session import DEFAULT_URL, AsJson, Url, connect, show
+
+Document = dict[str, Any]
 
 app = typer.Typer(
     help="Rollouts: staged, gated, reversible.", no_args_is_help=True, rich_markup_mode=None
@@ -17,33 +20,10 @@ app = typer.Typer(
 
 Rollout = Annotated[str, typer.Argument(help="The rollout's name, as `list` shows it.")]
 Timeout = Annotated[float, typer.Option(min=0, help="Give up after so many seconds (exit 5).")]
-Model = Annotated[str, typer.Argument(help="The model's name.")]
-Version = Annotated[str, typer.Argument(help="The release to move to.")]
-Selector = Annotated[str, typer.Option(help="Which devices: * or e.g. 'site:ulm not tag:lab'.")]
 Expect = Annotated[
     int | None, typer.Option(min=1, help="Refuse unless so many devices match and can run it.")
 ]
-Waves = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--wave",
-        help="A wave: 2, 25% (of all so far), site:ulm, or growing: 1x4/500. Repeat.",
-    ),
-]
-Seconds = Annotated[float | None, typer.Option(min=0)]
-AtOnce = Annotated[int | None, typer.Option(min=1, help="At most so many under way at once.")]
-PerSite = Annotated[int | None, typer.Option(min=1, help="At most so many at once at a site.")]
-Control = Annotated[
-    float | None, typer.Option(min=0, max=0.5, help="Share held back until all waves have passed.")
-]
-StartAt = Annotated[
-    str | None, typer.Option(help="Offer nothing before 2026-11-30T22:00:00+01:00.")
-]
-Windows = Annotated[
-    list[str] | None,
-    typer.Option("--window", help="Offer only then: 'sat,sun 22:00-04:00'. Repeat."),
-]
-TimeZone = Annotated[str | None, typer.Option(help="Of the windows: Europe/Berlin; else UTC.")]
+Reason = Annotated[str, typer.Option(help="Why; stands in the audit log.")]
 
 DAY_SECONDS = 86_400.0
 
@@ -57,43 +37,10 @@ VERBS = {
 }
 
 
-def _specification(
-    model: str,
-    version: str,
-    selector: str,
-    waves: list[str] | None,
-    soak_seconds: float | None,
-    probation_seconds: float | None,
-    **schedule: Any,
-) -> dict[str, Any]:
-    from shoal.waves import parse_waves
-
-    given = {
-        "model": model,
-        "version": version,
-        "selector": selector,
-        "waves": parse_waves(waves) if waves else None,
-        "soak_seconds": soak_seconds,
-        "probation_seconds": probation_seconds,
-        **schedule,
-    }
-    return {key: value for key, value in given.items() if value is not None}
-
-
 @app.command("create")
+@takes_plan
 def create(
-    model: Model,
-    version: Version,
-    selector: Selector = "*",
-    wave: Waves = None,
-    soak_seconds: Seconds = None,
-    probation_seconds: Seconds = None,
-    max_under_way: AtOnce = None,
-    max_per_site: PerSite = None,
-    control_share: Control = None,
-    start_at: StartAt = None,
-    window: Windows = None,
-    time_zone: TimeZone = None,
+    specification: Document,
     expect: Expect = None,
     start: Annotated[bool, typer.Option(help="Start at once, or leave a draft.")] = True,
     url: Url = DEFAULT_URL,
@@ -102,59 +49,17 @@ def create(
     """Create a rollout and start it."""
     from shoal.cli.watch import rollout_line
 
-    specification = _specification(
-        model,
-        version,
-        selector,
-        wave,
-        soak_seconds,
-        probation_seconds,
-        max_under_way=max_under_way,
-        max_under_way_per_site=max_per_site,
-        control_share=control_share,
-        start_at=start_at,
-        maintenance_windows=window,
-        time_zone=time_zone,
-    )
     with connect(url) as client:
         document = client.create_rollout(specification | {"start": start, "expect": expect})
     show(document, as_json, rollout_line(document))
 
 
 @app.command("preview")
-def preview(
-    model: Model,
-    version: Version,
-    selector: Selector = "*",
-    wave: Waves = None,
-    soak_seconds: Seconds = None,
-    probation_seconds: Seconds = None,
-    max_under_way: AtOnce = None,
-    max_per_site: PerSite = None,
-    control_share: Control = None,
-    start_at: StartAt = None,
-    window: Windows = None,
-    time_zone: TimeZone = None,
-    url: Url = DEFAULT_URL,
-    as_json: AsJson = False,
-) -> None:
+@takes_plan
+def preview(specification: Document, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Show what a rollout would do, without doing it."""
     from shoal.cli.render import preview_page
 
-    specification = _specification(
-        model,
-        version,
-        selector,
-        wave,
-        soak_seconds,
-        probation_seconds,
-        max_under_way=max_under_way,
-        max_under_way_per_site=max_per_site,
-        control_share=control_share,
-        start_at=start_at,
-        maintenance_windows=window,
-        time_zone=time_zone,
-    )
     with connect(url) as client:
         document = client.preview_rollout(specification)
     show(document, as_json, preview_page(document))
@@ -236,6 +141,33 @@ def start(
 
     with connect(url) as client:
         document = client.command_rollout(rollout, "start", expect)
+    show(document, as_json, rollout_line(document))
+
+
+@app.command("approve")
+def approve(
+    rollout: Rollout, reason: Reason = "", url: Url = DEFAULT_URL, as_json: AsJson = False
+) -> None:
+    """Agree to a start or a wave that waits for another person's approval."""
+    from shoal.cli.watch import rollout_line
+
+    with connect(url) as client:
+        document = client.approve_rollout(rollout, reason)
+    show(document, as_json, rollout_line(document))
+
+
+@app.command("reject")
+def reject(
+    rollout: Rollout,
+    reason: Annotated[str, typer.Option(help="Why; people see it.")],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Refuse a start, which ends the rollout, or a wave, which pauses it."""
+    from shoal.cli.watch import rollout_line
+
+    with connect(url) as client:
+        document = client.reject_rollout(rollout, reason)
     show(document, as_json, rollout_line(document))
 
 

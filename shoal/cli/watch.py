@@ -29,6 +29,7 @@ _MARKS = {
 }
 _ROLLOUT_MARKS = {
     "draft": ("·", "bright_black"),
+    "awaiting_approval": ("?", "yellow"),
     "scheduled": ("·", "bright_black"),
     "running": ("↻", "cyan"),
     "paused": ("‖", "yellow"),

@@ -8,7 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 
 from controller import audit, schema
 from controller.database import create_tables, open_engine, reading, writing
@@ -97,3 +97,20 @@ def test_a_database_of_another_schema_is_refused_in_words(services):
     with pytest.raises(ShoalError, match="schema 99") as error:
         create_tables(services.engine)
     assert error.value.code == "wrong-schema"
+
+
+def test_a_database_of_an_older_version_gets_the_columns_that_it_lacks(tmp_path):
+    engine = open_engine(f"sqlite:///{tmp_path / 'shoal.sqlite'}")
+    create_tables(engine)
+    with writing(engine) as connection:
+        connection.execute(insert(schema.waves).values(
+            rollout="r-1", number=1, name="w", state="passed", size=1, gates=[],
+        ))  # fmt: skip
+        connection.exec_driver_sql("ALTER TABLE waves DROP COLUMN needs_approval")
+        connection.exec_driver_sql("ALTER TABLE rollouts DROP COLUMN started_by")
+    create_tables(engine)
+    create_tables(engine)
+    with reading(engine) as connection:
+        assert connection.execute(select(schema.waves.c.needs_approval)).scalars().all() == [False]
+        assert connection.execute(select(schema.rollouts.c.started_by)).all() == []
+    engine.dispose()

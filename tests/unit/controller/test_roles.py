@@ -35,7 +35,11 @@ OPERATORS_READ = {
     "GET /audit", "GET /enrolment-tokens", "GET /rollouts/new",
     "GET /devices/{device}/commands", "GET /devices/{device}/commands/{command}",
 }  # fmt: skip
-PUBLISHING = {"POST /releases"}
+RELEASERS = {
+    "POST /releases",
+    "POST /rollouts/{rollout}/approve",
+    "POST /rollouts/{rollout}/reject",
+}
 PEOPLE = ("/users", "/api-tokens", "/settings/users", "/settings/tokens")
 
 
@@ -65,7 +69,7 @@ def _expected(method, path):
         return "none"
     if path.startswith(PEOPLE):
         return "admin"
-    if name in PUBLISHING:
+    if name in RELEASERS:
         return "releaser"
     reads = method == "GET" and name not in OPERATORS_READ
     return "viewer" if reads or name in VIEWING_CHANGES else "operator"

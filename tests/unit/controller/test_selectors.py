@@ -149,4 +149,4 @@ def test_waves_of_a_plan_may_choose_their_devices_and_leave_a_control(
     _, executions = call("GET", "/rollouts/r-1/executions")
     lab = [one["device"] for one in executions["items"] if one["wave"] == 1]
     assert lab[0] in ("gw-0", "gw-1", "gw-2")
-    assert call("POST", "/rollouts/r-1/start")[1]["state"] == "running"
+    assert call("POST", "/rollouts/r-1/start")[1]["state"] == "scheduled"

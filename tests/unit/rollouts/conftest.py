@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from controller.rollouts.approvals import missing
 from controller.rollouts.commands import decide
 from controller.rollouts.planner import plan
+from controller.rollouts.retries import will_retry
 from controller.rollouts.schedule import BUSY, opens_in
 from controller.rollouts.states import (
     BAD,
@@ -22,10 +24,12 @@ from controller.rollouts.states import (
 )
 from controller.rollouts.values import (
     Action,
+    Approval,
     ExecutionView,
     GateResult,
     Offer,
     Options,
+    RecordApproval,
     Requeue,
     RolloutView,
     SetExecution,
@@ -50,7 +54,13 @@ GATES = {
 class Ledger:
     """Applies actions to a view by the rules of `store`, holding every step to the tables."""
 
-    def __init__(self, sizes: list[int], options: Options, newcomers: frozenset[int]) -> None:
+    def __init__(
+        self,
+        sizes: list[int],
+        options: Options,
+        newcomers: frozenset[int],
+        approved_waves: frozenset[int],
+    ) -> None:
         self.now_ms = 1_000_000
         self.gates = "good"
         names = [(f"gw-{i}", i) for i in range(sum(sizes))]
@@ -65,7 +75,10 @@ class Ledger:
             release_sequence=NEW,
             state=R.DRAFT,
             options=options,
-            waves=tuple(WaveView(n, W.PENDING) for n in range(1, len(sizes) + 1)),
+            waves=tuple(
+                WaveView(n, W.PENDING, needs_approval=n in approved_waves)
+                for n in range(1, len(sizes) + 1)
+            ),
             executions=tuple(
                 ExecutionView(name, number, 1, E.QUEUED, self.now_ms)
                 for number, size in enumerate(sizes, start=1)
@@ -102,9 +115,9 @@ class Ledger:
             done += actions
         raise AssertionError(f"the planner never comes to rest: {done[-4:]}")
 
-    def command(self, verb: str) -> list[Action]:
+    def command(self, verb: str, person: str = "ann") -> list[Action]:
         """What a person asks; raises `ConflictError`."""
-        actions = decide(self.seen(), verb, "ann")
+        actions = decide(self.seen(), verb, person, "because")
         self.apply(actions, "person")
         return actions
 
@@ -133,7 +146,9 @@ class Ledger:
             match action:
                 case SetRollout():
                     self._check(ROLLOUT_STEPS, self.view.state, action.state, who)
-                    self.view = replace(self.view, state=action.state)
+                    self._set_rollout(action)
+                case RecordApproval():
+                    self._record(action)
                 case SetWave():
                     self._set_wave(action, who)
                 case SetExecution():
@@ -157,6 +172,16 @@ class Ledger:
                         reported_success=False,
                     )
                     self._put(again)
+
+    def _set_rollout(self, to: SetRollout) -> None:
+        reason = self.view.reason if to.reason is None else to.reason
+        self.view = replace(self.view, state=to.state, reason=reason)
+
+    def _record(self, one: RecordApproval) -> None:
+        given = {(x.wave, x.person) for x in self.view.approvals} - {(one.wave, one.person)}
+        if one.approved:
+            given.add((one.wave, one.person))
+        self.view = replace(self.view, approvals=tuple(Approval(*x) for x in sorted(given)))
 
     def _offer(self, offer: Offer, who: str) -> None:
         one = self._attempt(offer)
@@ -210,7 +235,7 @@ class Ledger:
             if isinstance(action, SetWave):
                 self._set_wave_again(action)
             elif isinstance(action, SetRollout):
-                self.view = replace(self.view, state=action.state)
+                self._set_rollout(action)
         assert self.view == before
 
     def _set_wave_again(self, action: SetWave) -> None:
@@ -229,6 +254,7 @@ def _check_plan(view: RolloutView, actions: list[Action], now_ms: int) -> None:
         assert view.state is R.RUNNING, f"a {view.state} rollout offers"
         for offer in offers:
             assert all(w.state is W.PASSED for w in view.waves[: offer.wave - 1]), offer
+            assert view.waves[offer.wave - 1].promoted or not missing(view, offer.wave)
         assert opens_in(view.options, now_ms) == 0
         busy = sum(one.state in BUSY for one in view.executions)
         assert busy + len(offers) <= (view.options.max_under_way or 99)
@@ -246,7 +272,7 @@ def _check_passed(view: RolloutView, wave: WaveView) -> None:
     assert wave.state is W.EVALUATING
     assert view.gates
     assert all(one.verdict in ("pass", "not-judged") for one in view.gates)
-    bad = sum(one.state in BAD for one in members)
+    bad = sum(one.state in BAD and not will_retry(view, one) for one in members)
     assert wave.promoted or bad <= view.options.max_failed_ratio * len(members)
 
 
@@ -270,8 +296,11 @@ def make_ledger() -> Callable[..., Ledger]:
     """`make_ledger([1, 3], **options)`: a draft whose waves have so many devices."""
 
     def make(
-        sizes: list[int], newcomers: frozenset[int] = frozenset(), **options: object
+        sizes: list[int],
+        newcomers: frozenset[int] = frozenset(),
+        approved_waves: frozenset[int] = frozenset(),
+        **options: object,
     ) -> Ledger:
-        return Ledger(sizes, Options(**options), newcomers)  # type: ignore[arg-type]  # any option
+        return Ledger(sizes, Options(**options), newcomers, approved_waves)  # type: ignore[arg-type]  # any option
 
     return make

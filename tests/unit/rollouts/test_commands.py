@@ -52,7 +52,10 @@ def test_a_verb_leads_from_every_state_it_is_for_to_where_the_table_says(started
     view = replace(started.seen(), state=state)
     if verb == "resume":  # no wave is failed
         view = replace(view, waves=tuple(replace(one, state=W.SOAKING) for one in view.waves))
-    [*_, last] = decide(view, verb, "ann")
+    if verb in ("approve", "reject"):  # something waits for it
+        waves = (replace(one, state=W.PENDING, needs_approval=True) for one in view.waves)
+        view = replace(view, waves=tuple(waves))
+    [*_, last] = decide(view, verb, "ann", "because")
     assert isinstance(last, SetRollout)
     assert last.state is state or "person" in ROLLOUT_STEPS[state, last.state]
 

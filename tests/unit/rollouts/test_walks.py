@@ -7,6 +7,7 @@ rollout offers nothing, no wave is passed over, a failed wave takes everyone bac
 from __future__ import annotations
 
 import contextlib
+from datetime import UTC, datetime
 from random import Random
 
 from hypothesis import given, settings
@@ -28,7 +29,10 @@ E, R, W = ExecutionState, RolloutState, WaveState
 STEPS = 60
 WEIGHTS = {"report": 3, "run": 1, "finish all": 2, "wait": 3, "verbs": 1, "gates": 1}
 REPORTS = [*E, *sorted(UNDER_WAY) * 2, *[E.SUCCEEDED] * 6]
-ASKED = [*VERBS, *["pause", "resume", "promote", "retry"] * 3]  # the others end the story
+ASKED = [
+    *VERBS,
+    *["pause", "resume", "promote", "retry", "approve"] * 3,
+]  # the others end the story
 
 
 def _history(random):
@@ -52,6 +56,9 @@ OPTIONS = st.fixed_dictionaries(
         "max_failed_ratio": st.sampled_from([0.0, 0.1, 0.5]),
         "min_reached_ratio": st.sampled_from([0.0, 0.5, 1.0]),
         "max_under_way": st.sampled_from([None, None, 1, 2]),
+        "approvals": st.sampled_from([0, 0, 1, 2]),
+        "max_attempts": st.sampled_from([1, 1, 2, 4]),
+        "start_at": st.sampled_from([None, None, datetime(1970, 1, 1, 1, tzinfo=UTC)]),
         "maintenance_windows": st.sampled_from([(), (), ("00:00-23:00",)]),
     }
 )
@@ -77,17 +84,23 @@ def _do(ledger, kind, what):
         case "verbs":
             for verb in what:
                 with contextlib.suppress(ConflictError):
-                    ledger.command(verb)
+                    ledger.command(verb, f"{what.count(verb)}{ledger.now_ms % 3}")
         case "gates":
             ledger.gates = what[0]
 
 
 @settings(max_examples=150, deadline=None)
-@given(sizes=FLEETS, newcomers=NEWCOMERS, options=OPTIONS, seed=st.integers(0, 2**32))
+@given(
+    sizes=FLEETS,
+    newcomers=NEWCOMERS,
+    approved=st.frozensets(st.integers(1, 4), max_size=2),
+    options=OPTIONS,
+    seed=st.integers(0, 2**32),
+)
 def test_every_history_keeps_the_rules_and_comes_to_an_end(
-    make_ledger, sizes, newcomers, options, seed
+    make_ledger, sizes, newcomers, approved, options, seed
 ):
-    ledger = make_ledger(sizes, newcomers, **options)
+    ledger = make_ledger(sizes, newcomers, approved, **options)
     ledger.command("start")
     for kind, what in _history(Random(seed)):
         _do(ledger, kind, what)
@@ -103,11 +116,13 @@ def test_every_history_keeps_the_rules_and_comes_to_an_end(
             if old.state is W.INCONCLUSIVE:
                 assert wave.state in (W.INCONCLUSIVE, W.FAILED), actions
 
-    for _ in range(40):  # nobody says anything any more
+    for number in range(60):  # no device says anything any more, and people only agree
         ledger.now_ms += 4_000_000
+        with contextlib.suppress(ConflictError):
+            ledger.command("approve", f"person {number}")
         ledger.tick()
 
-    assert ledger.view.state in FINAL_ROLLOUT | {R.PAUSED, R.DRAFT}
+    assert ledger.view.state in FINAL_ROLLOUT | {R.PAUSED}
     assert not any(
         one.state in UNDER_WAY | {E.OFFERED, E.ROLLING_BACK} for one in ledger.view.executions
     )
@@ -126,7 +141,9 @@ def test_every_history_keeps_the_rules_and_comes_to_an_end(
 def test_a_good_release_reaches_every_device_that_can_be_reached(make_ledger, sizes, options, late):
     ledger = make_ledger(sizes, frozenset(), **options | {"min_reached_ratio": 0.0})
     ledger.command("start")
-    for _ in range(300):
+    for number in range(400):
+        with contextlib.suppress(ConflictError):
+            ledger.command("approve", f"person {number}")
         ledger.tick()
         if ledger.view.state is R.SUCCEEDED:
             break
