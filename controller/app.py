@@ -18,12 +18,14 @@ from controller.api import (
     rollouts,
     selectors,
     stream,
+    trust,
 )
 from controller.artifacts import Artifacts
 from controller.auth import authorise
 from controller.config import Settings
 from controller.database import create_tables, open_engine
 from controller.people import tokens
+from controller.repository.keyring import Keyring
 from controller.services import Services, load_secret
 from controller.web import pages
 from shoal import __version__
@@ -43,6 +45,7 @@ def build_services(settings: Settings) -> Services:
         director=FileSigner.load(settings.director_key),
         broker_secret=load_secret(settings),
         artifacts=Artifacts(settings.files_dir),
+        keyring=Keyring(settings.keys_dir),
     )
 
 
@@ -69,8 +72,10 @@ def build_app(services: Services) -> FastAPI:
         people,
         selectors,
         stream,
+        trust,
     ):
         app.include_router(module.router, prefix=API)
     app.include_router(releases.repository)
+    app.include_router(trust.repository)
     pages.install(app)
     return app

@@ -92,6 +92,11 @@ class Settings:
     release_threshold: int = 1
 
     @property
+    def keys_dir(self) -> Path:
+        """The controller's own keys."""
+        return self.data_dir / "keys"
+
+    @property
     def director_key(self) -> Path:
         """Signs desired states."""
         return self.data_dir / "keys" / "director.key"

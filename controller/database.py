@@ -3,7 +3,8 @@
 SQLite runs in WAL with one writer at a time; `writing` takes the write lock at the start
 (BEGIN IMMEDIATE), so that a reader never has to become a writer half-way. With synchronous=NORMAL
 the death of a process loses nothing; a power cut of the controller's machine may lose the commits
-since the last checkpoint, also those a device has been told are committed.
+since the last checkpoint, also those a device has been told are committed. A durable transaction
+(what is published in the TUF repository) is synced before anybody can see it.
 """
 
 from __future__ import annotations
@@ -72,10 +73,13 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """One transaction that may write; committed at the end, rolled back on an error."""
+def writing(engine: Engine, *, durable: bool = False) -> Iterator[Connection]:
+    """One transaction that may write; committed at the end, rolled back on an error.
+
+    A `durable` one survives a power cut as soon as anybody can see it.
+    """
     with engine.connect() as connection:
-        connection = connection.execution_options(shoal_writes=True)
+        connection = connection.execution_options(shoal_writes=True, shoal_durable=durable)
         with connection.begin():
             yield connection
 
@@ -137,5 +141,10 @@ def _set_up_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get("shoal_writes", False)
+    options = connection.get_execution_options()
+    writes = options.get("shoal_writes", False)
+    wanted = "FULL" if options.get("shoal_durable", False) else "NORMAL"
+    if connection.info.setdefault("synchronous", "NORMAL") != wanted:
+        connection.exec_driver_sql(f"PRAGMA synchronous={wanted}")
+        connection.info["synchronous"] = wanted
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

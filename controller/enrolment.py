@@ -22,6 +22,7 @@ from controller.broker import DIRECTOR_ACCOUNT, INGEST_ACCOUNT
 from controller.database import reading, writing
 from controller.errors import ConflictError, ForbiddenError, UnavailableError
 from controller.ingest.write import upsert
+from controller.repository import store
 from controller.schema import devices, enrolment_tokens
 from controller.services import Services, release_keys
 from shoal.errors import InvalidInputError
@@ -29,6 +30,7 @@ from shoal.ids import is_name
 from shoal.protocol.desired import EnrolmentAnswer, EnrolmentRequest
 from shoal.protocol.envelope import ENROLMENT_TYPE, MAX_ENVELOPE_BYTES, encode_envelope
 from shoal.signing import seal
+from shoal.trust.roles import ROOT
 
 Document = dict[str, Any]
 
@@ -121,6 +123,7 @@ def enrol(services: Services, request: EnrolmentRequest) -> Sealed:
             raise UnavailableError(
                 "enrolment: the controller trusts no release key yet", code="no-release-key"
             )
+        root = store.current_body(connection, ROOT) or b""
         token, secret = _check_token(connection, request, now_ms)
         _check_device(connection, request, token)
         _store(connection, request, token, now_ms)
@@ -135,6 +138,7 @@ def enrol(services: Services, request: EnrolmentRequest) -> Sealed:
         broker_username=request.device,
         broker_password=services.device_password(request.device, now_ms),
         repository_url=f"{services.public_url()}/repository",
+        root=root,
     )
     envelope = seal(msgspec.json.encode(answer), ENROLMENT_TYPE, services.director)
     mac = hmac.new(secret, envelope.payload, hashlib.sha256).hexdigest()

@@ -32,6 +32,7 @@ from controller.director import Director, DirectorLink
 from controller.drift.monitor import Monitor
 from controller.drift.notify import Notifier
 from controller.enrolment import accounts
+from controller.repository.resign import CHECK_SECONDS, Resigner
 from controller.rollouts.engine import Engine
 from controller.services import Services
 from controller.state_files import write_private
@@ -104,6 +105,7 @@ async def _run(
         asyncio.create_task(_summarise(services), name="summaries"),
         asyncio.create_task(_watch_drift(services), name="drift"),
         asyncio.create_task(_notify(services), name="alerts"),
+        asyncio.create_task(_resign(services), name="repository"),
         asyncio.create_task(_observe(services, broker, ingest, director), name="parts"),
     ]
     web = asyncio.create_task(server.serve(sockets=[listener]), name="web")
@@ -257,6 +259,16 @@ async def _notify(services: Services) -> None:
         await asyncio.sleep(NOTIFY_SECONDS)
 
     await _patiently("alerts", work)
+
+
+async def _resign(services: Services) -> None:
+    resigner = Resigner(services.engine, services.keyring)
+
+    async def work() -> None:
+        await asyncio.to_thread(resigner.work)
+        await asyncio.sleep(CHECK_SECONDS)
+
+    await _patiently("repository", work)
 
 
 async def _observe(

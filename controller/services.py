@@ -21,6 +21,7 @@ from controller.broker import Broker
 from controller.config import Settings
 from controller.drift.monitor import Monitor
 from controller.overview import Overview
+from controller.repository.keyring import Keyring
 from controller.state_files import write_private
 from shoal.errors import InvalidInputError
 from shoal.signing import FileSigner, KeyVerifier, PublicKey
@@ -66,6 +67,7 @@ class Services:
     director: FileSigner
     broker_secret: bytes
     artifacts: Artifacts
+    keyring: Keyring
     broker: Broker | None = None
     web_port: int = 0
     """The port really listened on."""
@@ -85,6 +87,9 @@ class Services:
 
     def __post_init__(self) -> None:
         self.overview = Overview(self)
+
+    def trust_changed(self) -> None:
+        """Something was published in the TUF repository."""
 
     def now_ms(self) -> int:
         """Milliseconds since 1970 UTC."""

@@ -18,11 +18,12 @@ from controller.ingest.write import upsert
 from controller.people import tokens
 from controller.people.person import Person
 from controller.people.roles import ADMIN
+from controller.repository.keyring import Keyring
 from controller.schema import settings as table
 from controller.services import RELEASE_KEYS, make_secret, release_keys
 from controller.state_files import write_private
 from shoal.errors import InvalidInputError
-from shoal.signing import FileSigner, KeyVerifier
+from shoal.signing import KeyVerifier
 
 
 def initialise(settings: Settings) -> list[str]:
@@ -30,9 +31,7 @@ def initialise(settings: Settings) -> list[str]:
     made = []
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings.files_dir.mkdir(exist_ok=True)
-    if not settings.director_key.exists():
-        made.append("director key")
-    FileSigner.load_or_create(settings.director_key)
+    made += Keyring(settings.keys_dir).make_missing()
     if not settings.broker_secret.exists():
         made.append("broker secret")
     make_secret(settings)

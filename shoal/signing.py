@@ -95,6 +95,10 @@ class FileSigner:
             os.fsync(file.fileno())
         return signer
 
+    def private_bytes(self) -> bytes:
+        """The raw private key, for whoever encrypts it."""
+        return self._private.private_bytes_raw()
+
     def sign(self, data: bytes) -> bytes:
         """Return the 64-byte signature of `data`."""
         return self._private.sign(data)

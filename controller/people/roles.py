@@ -82,6 +82,12 @@ NEEDS: dict[str, dict[str, str | None]] = {
     },
     "api.sessions": {"create_sign_in_link": VIEWER},
     "api.stream": {"stream": VIEWER},
+    "api.trust": {
+        "read_trust": VIEWER,
+        "read_trust_metadata": VIEWER,
+        "publish_trust": RELEASER,  # new keys need an admin: `repository.publish`
+        "fetch_metadata": OPEN,  # devices trust signatures, not us
+    },
     "web.alert_page": {"show_alerts": VIEWER, "acknowledge": OPERATOR},
     "web.assets": {"serve": OPEN},
     "web.device_page": {"show_device": VIEWER, "read_series": VIEWER, "revoke": OPERATOR},

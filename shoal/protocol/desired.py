@@ -105,7 +105,9 @@ class EnrolmentAnswer(Struct, kw_only=True, frozen=True):
     broker_username: str
     broker_password: str
     repository_url: str
-    """Base of `/releases/<model>/<sequence>` and `/files/<sha256>`."""
+    """Base of `/metadata/<name>.json` and `/files/<sha256>`."""
+    root: bytes = b""
+    """The newest root metadata as published: what the device pins and follows from then on."""
 
 
 def decode_desired(payload: bytes) -> DesiredState:

@@ -18,7 +18,7 @@ from controller.database import writing
 
 PROBLEM = {"type", "title", "status", "detail", "code"}
 OPEN = {"/api/v1/health", "/api/v1/enrolments", "/repository/releases/{model}/{sequence}",
-        "/repository/files/{digest}"}  # fmt: skip
+        "/repository/files/{digest}", "/repository/metadata/{name}"}  # fmt: skip
 UNSAFE = "/api/v1/stream"  # never ends; tested with a real server
 VALUES = {
     "device": "gw-1", "kind": "windows", "model": "pump", "version": "1.0", "rollout": "r-1",

@@ -22,6 +22,7 @@ VALUES = {
 OPEN = {
     "GET /health", "POST /enrolments", "GET /static/{digest}/{name:path}",
     "GET /repository/releases/{model}/{sequence}", "GET /repository/files/{digest}",
+    "GET /repository/metadata/{name}",
 }  # fmt: skip
 ANYBODY = {"GET /sign-in", "POST /sign-in", "POST /sign-in/out", "GET /sign-in/{link}",
            "POST /sign-in/{link}"}  # fmt: skip
@@ -37,6 +38,7 @@ OPERATORS_READ = {
 }  # fmt: skip
 RELEASERS = {
     "POST /releases",
+    "POST /trust",
     "POST /rollouts/{rollout}/approve",
     "POST /rollouts/{rollout}/reject",
 }

@@ -1,0 +1,1 @@
+"""The TUF repository that devices follow: what is published, and who keeps it fresh."""
