@@ -23,6 +23,7 @@ from shoal.protocol.manifest import Sensor
 
 RUNTIME_DISTRIBUTIONS = ("ai-edge-litert", "tflite-runtime")
 """In the order in which workers try them."""
+C_LIBRARY = "tflite-c"
 OTHER_DISTRIBUTIONS = ("onnxruntime", "numpy")
 PACKAGED_LIBRARY = "2.17.1"
 DELEGATE_LIBRARIES = {"edgetpu": "libedgetpu.so.1", "vx": "libvx_delegate.so"}
@@ -68,7 +69,7 @@ def installed_runtimes() -> dict[str, str]:
     found = {name: installed_version(name) for name in RUNTIME_DISTRIBUTIONS}
     if find_tflite_library() is not None:
         # it tells its version only once loaded; the package's is known
-        found["tflite-c"] = PACKAGED_LIBRARY if installed_version(LIBRARY_PACKAGE) else "unknown"
+        found[C_LIBRARY] = PACKAGED_LIBRARY if installed_version(LIBRARY_PACKAGE) else "unknown"
     found |= {name: installed_version(name) for name in OTHER_DISTRIBUTIONS}
     found = {name: version for name, version in found.items() if version}
     for name, _, version in runtime_entry_points():
@@ -77,6 +78,13 @@ def installed_runtimes() -> dict[str, str]:
     if not any(wanted):
         return found
     return {name: found[name] for name in wanted if name in found}
+
+
+def prefers_c_library() -> bool:
+    """Whether workers run `.tflite` files by the C library, and so need no numpy: it is the only
+    runtime for them here, or `SHOAL_RUNTIMES` names it first."""
+    known = (*RUNTIME_DISTRIBUTIONS, C_LIBRARY)
+    return next((name for name in installed_runtimes() if name in known), "") == C_LIBRARY
 
 
 def _memory_mb() -> int:

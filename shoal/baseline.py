@@ -10,6 +10,7 @@ ones edges half-way between their values, constant ones two edges around their v
 
 from __future__ import annotations
 
+import hashlib
 import math
 from itertools import pairwise
 from typing import Annotated, Literal
@@ -56,6 +57,14 @@ class Baseline(Struct, kw_only=True, frozen=True):
     outputs: list[FieldBaseline]
     projections: list[FieldBaseline] = []
     """Fixed mixtures of the features: a changed correlation moves them and no single feature."""
+
+
+def projection_sign(name: str, index: int) -> float:
+    """1 or -1: how a feature goes into projection `index`.
+
+    Drawn by hash of the feature's name, so author and device agree without sending signs.
+    """
+    return 1.0 if hashlib.sha256(f"{index}|{name}".encode()).digest()[0] & 1 else -1.0
 
 
 def encode_baseline(baseline: Baseline) -> bytes:

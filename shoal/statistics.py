@@ -7,12 +7,10 @@ counting each micro-batch (measured in `scripts/bench statistics`).
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 from numpy.typing import NDArray
 
-from shoal.baseline import Baseline, FieldBaseline, Kind
+from shoal.baseline import Baseline, FieldBaseline, Kind, projection_sign
 from shoal.protocol.messages import FieldStatistics
 
 Floats = NDArray[np.float32]
@@ -67,10 +65,8 @@ def project(rows: Floats, fields: list[FieldBaseline]) -> Floats:
 
 
 def _signs(names: list[str]) -> Floats:
-    def bit(name: str, index: int) -> float:
-        return 1.0 if hashlib.sha256(f"{index}|{name}".encode()).digest()[0] & 1 else -1.0
-
-    return np.array([[bit(n, i) for i in range(PROJECTIONS)] for n in names], np.float32)
+    signs = [[projection_sign(name, i) for i in range(PROJECTIONS)] for name in names]
+    return np.array(signs, np.float32)
 
 
 def _field(name: str, column: Floats, bins: int) -> FieldBaseline:

@@ -167,7 +167,8 @@ def postprocess(
             raised = np.exp(tensor - tensor.max(axis=1, keepdims=True))
             tensor = raised / raised.sum(axis=1, keepdims=True)
         elif isinstance(step, Sigmoid):
-            tensor = (1 / (1 + np.exp(-tensor))).astype(np.float32, copy=False)
+            with np.errstate(over="ignore"):  # 1 / inf is the 0 that is meant
+                tensor = (1 / (1 + np.exp(-tensor))).astype(np.float32, copy=False)
         elif isinstance(step, Dequantise):
             tensor = (tensor - np.float32(step.zero)) * np.float32(step.scale)
         elif isinstance(step, ClassScores):

@@ -8,7 +8,8 @@
 #
 #   --wheel FILE      install this file instead of asking the package index
 #   --version V       this version instead of the newest
-#   --extra NAME      agent (default), or agent-tflite-runtime on 32-bit Arm
+#   --extra NAME      agent (default), agent-small on the smallest devices and 32-bit Arm,
+#                     or agent-tflite-runtime there
 #   --no-start        leave the service as it is
 #
 # DESTDIR is put before every path, as packagers know it; then no user is made.

@@ -6,28 +6,29 @@ SOCK_SEQPACKET socket: `{"fork": n}` with the worker's socket attached is answer
 signal; words: the end of what it wrote to standard error, where a runtime says why it gives up).
 It dies with the agent, and its workers die with it.
 
-Started by the pool as `python -m agent.workers.forkserver FD`.
+Started by the pool as `python -m agent.workers.forkserver FD [lean]`. A lean one imports neither
+numpy nor a runtime, for workers that call the C library.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import json
 import os
 import selectors
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable
 
-from agent.runtimes import preload
-from agent.workers import worker
+from agent.workers import serving
 from agent.workers.limits import forbid_core_dumps
 from agent.workers.trim import trim_memory
 
 PR_SET_PDEATHSIG = 1
+LEAN = "lean"
 MAX_WORDS = 600
 
 _words: dict[int, int] = {}
@@ -43,15 +44,19 @@ def main() -> None:
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    preload()
+    is_lean = LEAN in sys.argv
+    importlib.import_module("agent.lean.model" if is_lean else "agent.workers.worker")
+    if not is_lean:
+        importlib.import_module("agent.runtimes").preload()
     gc.collect()
     gc.freeze()  # what is shared stays shared: the collector does not touch it any more
     trim_memory()
     control.send(json.dumps({"ready": True}).encode())
-    _serve(control, wake_read, [wake_read, wake_write])
+    load = serving.load_lean if is_lean else serving.load_full
+    _serve(control, load, wake_read, [wake_read, wake_write])
 
 
-def _serve(control: socket.socket, wake: int, own: list[int]) -> None:
+def _serve(control: socket.socket, load: serving.Load, wake: int, own: list[int]) -> None:
     with selectors.DefaultSelector() as selector:
         selector.register(control, selectors.EVENT_READ)
         selector.register(wake, selectors.EVENT_READ)
@@ -60,11 +65,11 @@ def _serve(control: socket.socket, wake: int, own: list[int]) -> None:
                 if key.fd == wake:
                     os.read(wake, 512)
                     _reap(control)
-                elif not _fork_one(control, own):
+                elif not _fork_one(control, load, own):
                     return
 
 
-def _fork_one(control: socket.socket, own: list[int]) -> bool:
+def _fork_one(control: socket.socket, load: serving.Load, own: list[int]) -> bool:
     message, descriptors, _, _ = socket.recv_fds(control, 4096, 1)
     if not message:
         return False
@@ -78,7 +83,7 @@ def _fork_one(control: socket.socket, own: list[int]) -> bool:
         os.set_blocking(words_write, False)  # a full pipe loses words, never time
         os.dup2(words_write, 2)
         os.close(words_write)
-        _run(lambda: worker.serve(connection))
+        _run(lambda: serving.serve(connection, load))
     connection.close()
     os.close(words_write)
     os.set_blocking(words_read, False)
@@ -101,7 +106,7 @@ def _run(serve: Callable[[], None]) -> None:
     except ConnectionError:
         status = 0  # the agent is gone
     except Exception:
-        traceback.print_exc()  # _exit below would lose it; the agent sees only the status
+        sys.excepthook(*sys.exc_info())  # _exit below would lose it; the agent sees only the status
         sys.stderr.flush()
     finally:
         os._exit(status)

@@ -54,13 +54,16 @@ class Forkserver:
         self.alive = True
 
     @classmethod
-    async def start(cls) -> Forkserver:
-        """Start the process and wait until it has imported everything."""
+    async def start(cls, *, lean: bool = False) -> Forkserver:
+        """Start the process and wait until it has imported everything; `lean`: without numpy."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         # from this thread: the child's parent-death signal follows the thread that made it
         process = subprocess.Popen(  # noqa: ASYNC220, S603 - a few ms; our own module
-            [sys.executable, "-m", "agent.workers.forkserver", str(theirs.fileno())],
+            [
+                *(sys.executable, "-m", "agent.workers.forkserver", str(theirs.fileno())),
+                *(["lean"] if lean else []),
+            ],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             env={**os.environ, **ENVIRONMENT},

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from agent.crashloop import backoff_seconds
+from agent.introspect import prefers_c_library
 from agent.ports import (
     GoldenReport,
     LoadRefusedError,
@@ -140,7 +141,7 @@ class ForkserverPool:
             if self._server is None or not self._server.alive:
                 if self._server is not None:
                     await self._server.stop()
-                self._server = await Forkserver.start()
+                self._server = await Forkserver.start(lean=prefers_c_library())
             return self._server
 
     def forget(self, worker: Worker) -> None:

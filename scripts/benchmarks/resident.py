@@ -7,6 +7,7 @@ set too: what the same would be if nothing were shared.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,9 +24,10 @@ from local_fleet.agents import AgentSpec
 from local_fleet.fleet import LocalFleet
 from local_fleet.memory import pss_bytes, tree, tree_pss_bytes
 
-from agent.introspect import device_facts
+from agent.installed import find_tflite_library
+from agent.introspect import C_LIBRARY, device_facts
 from agent.updater.wire import FetchRequest, Staged, decode_reply
-from benchmarks.figure import Figure, Options, figure
+from benchmarks.figure import CannotMeasureError, Figure, Options, figure
 from benchmarks.models import resnet, small_model, write_rows
 from shoal.package import Package, write_package
 from shoal.protocol.desired import Assignment
@@ -60,6 +62,18 @@ def worker_pss(options: Options) -> Figure:
     return figure("worker_pss", "MB", [one.worker_pss / 1e6 for one in _runs(options)])
 
 
+def model_pss_c(options: Options) -> Figure:
+    """`model_pss` on the TensorFlow Lite C library, where workers do without numpy."""
+    resnet()
+    if find_tflite_library() is None:
+        raise CannotMeasureError(
+            "needs the TensorFlow Lite C library: pip install 'shoal[agent-c]'"
+        )
+    with _environment("SHOAL_RUNTIMES", C_LIBRARY):
+        runs = _measure(options)
+    return figure("model_pss_c", "MB", [one.model_pss / 1e6 for one in runs])
+
+
 def updater_peak(options: Options) -> Figure:
     """Highest resident set of the update process that fetches and verifies a whole release."""
     with _serving() as (fleet, package):
@@ -79,6 +93,10 @@ class _Run:
 
 @cache
 def _runs(options: Options) -> list[_Run]:
+    return _measure(options)
+
+
+def _measure(options: Options) -> list[_Run]:
     """No warm-up: memory does not get better by it."""
     settle = options.scaled(60.0, 20.0)
     runs = 1 if options.quick else options.runs
@@ -121,6 +139,20 @@ def _assign(fleet: LocalFleet, package: Package, name: str) -> None:
         MODEL_SECONDS,
         f"{name} answers",
     )
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Agents are started with this process's environment."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
-from importlib import resources
+from pathlib import Path
 
 from shoal.versions import version_key
 
@@ -58,7 +58,8 @@ def operator_name(code: int) -> str:
 @functools.cache
 def probed_runtimes() -> dict[str, dict[str, dict[str, int]]]:
     """Runtime → version → operator → highest version of it."""
-    text = (resources.files("shoal.tflite") / "operators.json").read_text(encoding="ascii")
+    # not importlib.resources: it imports 1 MB of tempfile, lzma and random into every worker
+    text = Path(__file__).with_name("operators.json").read_text(encoding="ascii")
     found: dict[str, dict[str, dict[str, int]]] = json.loads(text)
     return found
 

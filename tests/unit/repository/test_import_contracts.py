@@ -15,6 +15,9 @@ MODULES = (
     "agent/__init__.py",
     "agent/app.py",
     "agent/link.py",
+    "agent/lean/__init__.py",
+    "agent/workers/__init__.py",
+    "agent/workers/order.py",
     "controller/__init__.py",
 )
 RUN = "from importlinter.cli import lint_imports_command; lint_imports_command()"
@@ -59,6 +62,7 @@ def test_accepts_the_plain_layout(lint):
         ("agent/link.py", "import shoal.client", "the agent uses neither the client nor"),
         ("agent/link.py", "import numpy", "the resident agent imports nothing heavy"),
         ("agent/app.py", "from cryptography import x509", "the resident agent imports nothing"),
+        ("agent/lean/__init__.py", "import numpy", "workers on the C library do without numpy"),
         ("shoal/protocol/__init__.py", "import pydantic", "the wire contract depends on nothing"),
     ],
 )

@@ -43,7 +43,14 @@ def test_every_command_names_a_module_that_exists(project):
 
 def test_every_extra_belongs_to_something(project):
     extras = set(project["project"]["optional-dependencies"])
-    agents = {"agent", "agent-tflite-runtime", "agent-onnx", "agent-c", "agent-modbus"}
+    agents = {
+        "agent",
+        "agent-tflite-runtime",
+        "agent-onnx",
+        "agent-c",
+        "agent-small",
+        "agent-modbus",
+    }
     assert extras == agents | {"controller", "client", "author", "demo"}
 
 
