@@ -9,8 +9,10 @@ import asyncio
 import contextlib
 import logging
 import signal
+import ssl
 from collections.abc import Callable
 
+from agent.access import BrokerAccess, broker_context, load_broker
 from agent.actions import ActionContext, build_action
 from agent.capture import CaptureStore, Recorder
 from agent.clock import Clock
@@ -31,6 +33,7 @@ from agent.notify import notify
 from agent.orders import Known, Orders
 from agent.pipeline import BUFFER_ROWS, AgeLimits, WorkerPipeline
 from agent.ports import Action, Follower, Source
+from agent.renew_watch import Renewal
 from agent.reporter import Identity, Reporter
 from agent.safemode import SafeMode
 from agent.sources import SourceContext, Tally, open_source
@@ -38,7 +41,6 @@ from agent.spool import Spool
 from agent.state_files import open_database
 from agent.status import StateReport
 from agent.store import StateStore
-from agent.trust import load_broker
 from agent.windows import Windows
 from agent.workers.pool import ForkserverPool, PoolOptions
 from agent.workers.quarantine import Quarantine
@@ -137,12 +139,23 @@ class Agent:
             config.site,
             config.device,
             self._outbox,
-            lambda: load_broker(config.state_dir),
+            self._read_access,
             self._reporter.last_will,
             self._desired.take,
             self._desk.take,
             self._state_due.set,
         )
+
+        self._renewal = Renewal(
+            config.path, config.state_dir, self._clock, self._reporter, self._link.reconnect
+        )
+
+    def _read_access(self) -> tuple[BrokerAccess, ssl.SSLContext]:
+        access = load_broker(self._config.state_dir)
+        check_time = not self._clock.behind
+        if not check_time:
+            log.warning("clock is behind what was known before; dates of certificates are not read")
+        return access, broker_context(self._config.state_dir, access, check_time=check_time)
 
     async def run(self) -> None:
         """Run until cancelled, then leave in order."""
@@ -167,6 +180,7 @@ class Agent:
         if self._local is not None:
             group.create_task(self._local.run(), name="http")
         group.create_task(self._link.run(), name="link")
+        group.create_task(self._renewal.run(), name="certificate")
         group.create_task(self._desired.run(), name="desired")
         group.create_task(self._desk.run(), name="commands")
         group.create_task(self._windows.run(), name="windows")

@@ -66,6 +66,11 @@ class Clock:
         wall = max(self._wall(), 0)
         return wall if self.synced else max(wall, self._floor_ms + self.uptime_ms())
 
+    @property
+    def behind(self) -> bool:
+        """Whether the wall clock shows less than a time that has been: dates mean nothing then."""
+        return not self.synced and self._wall() + SLACK_MS < self._floor_ms
+
     def uptime_ms(self) -> int:
         """Since this began."""
         return int((self._monotonic() - self._started) * 1000)

@@ -5,6 +5,7 @@ Secrets never stand here: enrolment leaves keys and credentials in the state fol
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -87,6 +88,8 @@ class AgentConfig:
     profile: str
     state_dir: Path
     controller_url: str
+    controller_fingerprint: str
+    """Of the director key, for enrolment without a token; "" is none."""
     window_seconds: float
     health_seconds: float
     num_threads: int
@@ -157,6 +160,7 @@ def _build(reader: Reader, path: Path) -> AgentConfig:
         profile=reader.text("device.profile", ""),
         state_dir=Path(reader.text("device.state_dir", "/var/lib/shoal")),
         controller_url=reader.text("controller.url").rstrip("/"),
+        controller_fingerprint=_fingerprint(reader, "controller.fingerprint"),
         window_seconds=reader.number("report.window_seconds", 60.0, 0.2, 3600.0),
         health_seconds=reader.number("report.health_seconds", 60.0, 0.2, 3600.0),
         num_threads=int(reader.number("workers.num_threads", 1, 1, 16)),
@@ -214,6 +218,13 @@ def _maintenance(reader: Reader, key: str) -> tuple[str, ...]:
         except InvalidInputError as error:
             reader.mistake(f"{key}: {error.sentence}")
     return tuple(value)
+
+
+def _fingerprint(reader: Reader, key: str) -> str:
+    text = reader.text(key, "").lower()
+    if text and re.fullmatch("[0-9a-f]{64}", text) is None:
+        reader.mistake(f"{key}: expected 64 hexadecimal digits, got {text[:80]!r}")
+    return text
 
 
 def _sensors(reader: Reader, key: str) -> list[Sensor]:

@@ -3,7 +3,7 @@
 paho runs in its own thread; everything it says is passed to the event loop. It holds at most
 `MAX_IN_FLIGHT` messages, since its queue is in memory only; the rest stay in the outbox. Sent rows
 wait for the controller's `acked`; they are sent again after a reconnect, and after
-`RESEND_SECONDS` without one.
+`RESEND_SECONDS` without one: a broker confirms what it forbids as if it had delivered it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import ssl
 import time
 from collections.abc import Callable
 
@@ -19,8 +20,8 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
+from agent.access import BrokerAccess
 from agent.spool import Spool
-from agent.trust import BrokerAccess
 from shoal.errors import InvalidInputError
 from shoal.ids import DeviceId, ModelName, SiteId
 from shoal.protocol.messages import Acked, InvalidMessageError, decode
@@ -41,6 +42,11 @@ MAX_UNACKED = 400
 RESEND_SECONDS = 20.0
 KEEPALIVE_SECONDS = 30
 BACKOFF_SECONDS = (0.2, 60.0)
+STEADY_SECONDS = 5.0
+"""A session that ends sooner was no success: a refused certificate, two devices of one name."""
+
+ReadAccess = Callable[[], tuple[BrokerAccess, ssl.SSLContext | None]]
+"""Read anew for each connection, since certificates change; without TLS only in tests."""
 
 
 class Link:
@@ -51,7 +57,7 @@ class Link:
         site: SiteId,
         device: DeviceId,
         outbox: Spool,
-        read_access: Callable[[], BrokerAccess],
+        read_access: ReadAccess,
         last_will: Callable[[], bytes],
         on_desired: Callable[[bytes], None],
         on_command: Callable[[bytes], None],
@@ -82,13 +88,20 @@ class Link:
         """Something new is in the outbox."""
         self._wake.set()
 
+    def reconnect(self) -> None:
+        """Leave the broker and come back: there is a new certificate."""
+        self._lost.set()
+        self._wake.set()
+
     async def run(self) -> None:
         """Connect, send, and connect again for ever, with jittered exponential back-off."""
         delay = BACKOFF_SECONDS[0]
         while True:
+            began = time.monotonic()
             try:
                 await self._session()
-                delay = BACKOFF_SECONDS[0]
+                if time.monotonic() - began > STEADY_SECONDS:
+                    delay = BACKOFF_SECONDS[0]
             except (OSError, ValueError, InvalidInputError) as error:
                 log.warning("link failed error=%r retry_seconds=%.1f", str(error), delay)
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
@@ -107,8 +120,10 @@ class Link:
 
     async def _session(self) -> None:
         """One connection, from connect until it is lost."""
-        access = self._read_access()
-        client = self._make_client(access)
+        access, context = await asyncio.to_thread(self._read_access)
+        client = self._make_client()
+        if context is not None:
+            client.tls_set_context(context)
         self._client = client
         self._lost.clear()
         await asyncio.to_thread(client.connect, access.host, access.port, KEEPALIVE_SECONDS)
@@ -121,7 +136,7 @@ class Link:
                 client.disconnect()
                 await asyncio.to_thread(client.loop_stop)
 
-    def _make_client(self, access: BrokerAccess) -> mqtt.Client:
+    def _make_client(self) -> mqtt.Client:
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._device,
@@ -129,7 +144,6 @@ class Link:
             protocol=mqtt.MQTTv311,
             reconnect_on_failure=False,
         )
-        client.username_pw_set(access.username, access.password)
         client.max_inflight_messages_set(MAX_IN_FLIGHT)
         client.will_set(self._topic(Channel.STATE, ""), self._last_will(), qos=1, retain=True)
         client.on_connect = lambda c, u, flags, reason, p: self._tell(self._connect, reason)

@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from agent.trust import BROKER_NAME, DEVICE_KEY_NAME
+from agent.trust import DEVICE_KEY_NAME
 
 HIDDEN = "***"
+# An Ed25519 key in PKCS #8, as identity.pem has it, begins so.
+PKCS8_HEAD = bytes.fromhex("302e020100300506032b657004220420")
 MAX_SECRET = 4096
 MIN_SECRET = 6
 """A shorter text would blank half of what is readable."""
@@ -49,14 +49,13 @@ def held_secrets(state_dir: Path, config: Path | None = None) -> set[str]:
         with contextlib.suppress(OSError, ValueError):
             found |= set(_in_settings(tomllib.loads(config.read_text(encoding="utf-8"))))
     try:
-        access = msgspec.json.decode((state_dir / BROKER_NAME).read_bytes())
-        found.add(str(access["password"]))
-    except (OSError, msgspec.DecodeError, KeyError, TypeError):
-        pass
-    try:
         key = (state_dir / DEVICE_KEY_NAME).read_bytes().strip()
         found.add(key.decode("ascii"))
-        found.add(base64.b64decode(key).hex())
+        raw = base64.b64decode(key)
+        found |= {
+            raw.hex(),
+            base64.b64encode(PKCS8_HEAD + raw).decode(),
+        }  # identity.pem has the last
     except (OSError, ValueError):
         pass
     return {one for one in found if len(one) >= MIN_SECRET}

@@ -1,4 +1,4 @@
-"""What enrolment left in the state folder: keys to believe and credentials to use.
+"""What enrolment left in the state folder: keys to believe.
 
 A missing or broken file refuses everything; nothing is ever accepted unverified for lack of a key.
 """
@@ -10,10 +10,9 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from shoal.errors import InvalidInputError, UntrustedError
+from shoal.errors import UntrustedError
 
 TRUST_NAME = "trust.json"
-BROKER_NAME = "broker.json"
 DEVICE_KEY_NAME = "device.key"
 
 
@@ -26,15 +25,6 @@ class Trust(Struct, frozen=True):
     repository_url: str
 
 
-class BrokerAccess(Struct, frozen=True):
-    """How to reach the broker. Kept apart from trust: a wrong password must not look like it."""
-
-    host: str
-    port: int
-    username: str
-    password: str
-
-
 def load_trust(state_dir: Path) -> Trust:
     """Read the pinned keys, or raise `UntrustedError` so that nothing is accepted."""
     path = state_dir / TRUST_NAME
@@ -45,14 +35,3 @@ def load_trust(state_dir: Path) -> Trust:
     if not trust.director_keys or not trust.release_keys or trust.release_threshold < 1:
         raise UntrustedError(f"{path}: holds no keys", code="no-trust")
     return trust
-
-
-def load_broker(state_dir: Path) -> BrokerAccess:
-    """Read the credentials, or raise saying that the device must enrol."""
-    path = state_dir / BROKER_NAME
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=BrokerAccess)
-    except (OSError, msgspec.DecodeError) as error:
-        raise InvalidInputError(
-            f"{path}: {error}; run shoal-agent enrol first", code="not-enrolled"
-        ) from error

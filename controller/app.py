@@ -24,9 +24,11 @@ from controller.artifacts import Artifacts
 from controller.auth import authorise
 from controller.config import Settings
 from controller.database import create_tables, open_engine
+from controller.identity.identities import load_identities
 from controller.people import tokens
 from controller.repository.keyring import Keyring
-from controller.services import Services, load_secret
+from controller.secret import load_secret
+from controller.services import Services
 from controller.web import pages
 from shoal import __version__
 from shoal.signing import FileSigner
@@ -46,6 +48,7 @@ def build_services(settings: Settings) -> Services:
         broker_secret=load_secret(settings),
         artifacts=Artifacts(settings.files_dir),
         keyring=Keyring(settings.keys_dir),
+        identities=load_identities(settings),
     )
 
 

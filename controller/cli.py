@@ -7,6 +7,7 @@ import asyncio
 import base64
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from shoal import __version__
@@ -52,20 +53,25 @@ def _parser() -> argparse.ArgumentParser:
             one.add_argument("--role", default="operator", help="viewer, operator (the default), …")
         if name == "broker-config":
             one.add_argument("folder", type=Path, help="where to write them")
-            one.add_argument("--certificate", type=Path, help="PEM; with --key, serves TLS")
+            one.add_argument("--certificate", type=Path, help="PEM, with --key; else we make it")
             one.add_argument("--key", type=Path)
-            one.add_argument("--port", type=int)
+            one.add_argument("--port", type=int, help="for devices")
+            one.add_argument("--listen", default="0.0.0.0", help="for devices")  # noqa: S104
+            one.add_argument("--controller-listen", default="127.0.0.1", metavar="HOST")
     return parser
 
 
 def _init(arguments: argparse.Namespace) -> None:
     from controller.config import load_settings
     from controller.setup import initialise
+    from shoal.signing import FileSigner, key_id
 
     settings = load_settings(arguments.config)
     made = initialise(settings)
     print(f"controller in {settings.data_dir}: " + (", ".join(made) or "everything was there"))
     print(f"the operator's token is in {settings.token_file}")
+    fingerprint = key_id(FileSigner.load(settings.director_key).public_key)
+    print(f"the controller's fingerprint is {fingerprint}")
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -101,7 +107,8 @@ def _token(arguments: argparse.Namespace) -> None:
 
 
 def _broker_config(arguments: argparse.Namespace) -> None:
-    from controller.broker import BrokerSettings, TlsFiles, mosquitto
+    from controller.broker import BrokerSettings, mosquitto
+    from controller.broker.settings import TlsFiles
     from controller.config import load_settings
     from controller.setup import write_broker_files
 
@@ -109,11 +116,21 @@ def _broker_config(arguments: argparse.Namespace) -> None:
         raise InvalidInputError("broker-config: --certificate and --key go together")
     settings = load_settings(arguments.config)
     folder = arguments.folder.resolve()
-    tls = TlsFiles(arguments.certificate, arguments.key) if arguments.key else None
-    port = arguments.port or (8883 if tls else settings.broker.port)
-    host = "0.0.0.0" if tls else settings.broker.host  # noqa: S104 - devices are elsewhere
-    broker = BrokerSettings(folder=folder, host=host, port=port, tls=tls)
-    for path in write_broker_files(settings, folder, mosquitto.conf(broker)):
+    tls = TlsFiles.within(folder)
+    if arguments.key is not None:
+        tls = replace(tls, certificate=arguments.certificate.resolve(), key=arguments.key.resolve())
+    port = arguments.port or settings.broker.port
+    broker = BrokerSettings(
+        folder=folder,
+        host=arguments.listen,
+        port=port,
+        controller_host=arguments.controller_listen,
+        controller_port=settings.broker.controller_port or port + 1,
+        tls=tls,
+        probe=False,
+    )
+    own = arguments.key is None
+    for path in write_broker_files(settings, folder, mosquitto.conf(broker), own_pair=own):
         print(path)
 
 

@@ -15,10 +15,16 @@ from controller.drift.sequential import Rule
 from controller.people.roles import ANONYMOUS_ROLES
 from shoal.errors import InvalidInputError
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 BROKER_MODES = ("auto", "mosquitto", "nats", "external")
-_SECTIONS = ("web", "broker", "drift", "alerts", "rollouts")
+_SECTIONS = ("web", "broker", "enrolment", "drift", "alerts", "rollouts")
 MAX_APPROVALS = 5
-_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +45,30 @@ class BrokerConfig:
 
     mode: str = "auto"
     host: str = "127.0.0.1"
-    port: int = 1883
+    port: int = 8883
+    """Where devices connect."""
     public_host: str = ""
     """How devices reach the broker; "" takes host."""
+    controller_port: int = 0
+    """Where our own processes connect; 0: any free one, and with `external` the same as port."""
     accounts_folder: str = ""
+    ca_file: str = ""
+    """Who vouches for a broker of the site's own, PEM; "" is our broker CA."""
+    tls: bool = True
+    """false: passwords on a plain listener, for load tests on one machine; no agent connects."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentSettings:
+    """Who becomes a device, and for how long at a time."""
+
+    certificate_days: float = 90.0
+    ca_certificate: str = ""
+    """An intermediate of the site's own in place of the fleet CA: PEM, its own first, up to the
+    root; "" is the one that `init` makes."""
+    ca_key: str = ""
+    max_pending: int = 200
+    """How many unknown devices may wait for an operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +109,7 @@ class Settings:
     database_url: str
     web: WebSettings = WebSettings()
     broker: BrokerConfig = BrokerConfig()
+    enrolment: EnrolmentSettings = EnrolmentSettings()
     drift: DriftSettings = DriftSettings()
     alerts: AlertSettings = AlertSettings()
     rollouts: RolloutSettings = RolloutSettings()
@@ -105,6 +132,31 @@ class Settings:
     def broker_secret(self) -> Path:
         """Derives the broker's passwords."""
         return self.data_dir / "keys" / "broker.secret"
+
+    @property
+    def fleet_ca(self) -> Path:
+        """Certificate of who signs devices, and those above it."""
+        return self.data_dir / (self.enrolment.ca_certificate or "keys/fleet-ca.pem")
+
+    @property
+    def fleet_ca_key(self) -> Path:
+        """Its key."""
+        return self.data_dir / (self.enrolment.ca_key or "keys/fleet-ca.key")
+
+    @property
+    def broker_ca(self) -> Path:
+        """Certificate of who signs the broker and our own processes."""
+        return self.data_dir / "keys" / "broker-ca.pem"
+
+    @property
+    def broker_ca_key(self) -> Path:
+        """Its key."""
+        return self.data_dir / "keys" / "broker-ca.key"
+
+    @property
+    def broker_ca_file(self) -> Path:
+        """Whom a client believes about the broker."""
+        return self.data_dir / self.broker.ca_file if self.broker.ca_file else self.broker_ca
 
     @property
     def files_dir(self) -> Path:
@@ -135,6 +187,9 @@ def load_settings(path: Path) -> Settings:
     top = _section(table, "", Settings, problems, skip=set(_SECTIONS))
     web = WebSettings(**_section(table.pop("web", {}), "web.", WebSettings, problems))
     broker = BrokerConfig(**_section(table.pop("broker", {}), "broker.", BrokerConfig, problems))
+    enrolment = EnrolmentSettings(
+        **_section(table.pop("enrolment", {}), "enrolment.", EnrolmentSettings, problems)
+    )
     drift = DriftSettings(**_section(table.pop("drift", {}), "drift.", DriftSettings, problems))
     alerts = AlertSettings(**_section(table.pop("alerts", {}), "alerts.", AlertSettings, problems))
     rollouts = RolloutSettings(
@@ -144,7 +199,7 @@ def load_settings(path: Path) -> Settings:
         problems.append(
             f"rollouts.approvals: expected 0 to {MAX_APPROVALS}, got {rollouts.approvals}"
         )
-    problems += _drift_problems(drift)
+    problems += _drift_problems(drift) + _identity_problems(broker, enrolment)
     if web.anonymous not in ANONYMOUS_ROLES:
         problems.append(f"web.anonymous: {web.anonymous!r} is none of {', '.join(ANONYMOUS_ROLES)}")
     if broker.mode not in BROKER_MODES:
@@ -159,11 +214,28 @@ def load_settings(path: Path) -> Settings:
         database_url=url,
         web=web,
         broker=broker,
+        enrolment=enrolment,
         drift=drift,
         alerts=alerts,
         rollouts=rollouts,
         **top,
     )
+
+
+def _identity_problems(broker: BrokerConfig, enrolment: EnrolmentSettings) -> list[str]:
+    problems = []
+    if not broker.tls and broker.host not in LOOPBACK:
+        problems.append(f"broker.tls: false only on this machine, got broker.host {broker.host!r}")
+    if not 0 < enrolment.certificate_days <= 825:
+        problems.append(
+            f"enrolment.certificate_days: expected above 0, at most 825, got "
+            f"{enrolment.certificate_days:g}"
+        )
+    if bool(enrolment.ca_certificate) != bool(enrolment.ca_key):
+        problems.append("enrolment.ca_certificate and enrolment.ca_key: go together")
+    if not 0 <= enrolment.max_pending <= 10_000:
+        problems.append(f"enrolment.max_pending: expected 0 to 10000, got {enrolment.max_pending}")
+    return problems
 
 
 def _drift_problems(drift: DriftSettings) -> list[str]:
@@ -190,7 +262,7 @@ def _section(
         wanted = _KINDS.get(annotations.get(key, ""))
         if wanted is None:
             problems.append(f"{at}{key}: is not known")
-        elif isinstance(value, bool) or not isinstance(value, wanted):
+        elif isinstance(value, bool) is not (wanted == (bool,)) or not isinstance(value, wanted):
             problems.append(f"{at}{key}: expected {annotations[key]}, got {value!r}")
         else:
             found[key] = value

@@ -21,7 +21,9 @@ from sqlalchemy import Connection, Engine, and_, insert, or_, select, update
 
 from controller import commands
 from controller.broker import DIRECTOR_ACCOUNT
+from controller.config import Settings
 from controller.database import reading, writing
+from controller.identity.logins import log_in_as
 from controller.publication import Publication
 from controller.schema import assignments, desired, device_options, devices, releases, rollouts
 from shoal.ids import DeviceId, SiteId
@@ -176,12 +178,12 @@ def _publications(connection: Connection, here: Any) -> list[Publication]:
 class DirectorLink:
     """The director's own connection to the broker; paho's thread reconnects by itself."""
 
-    def __init__(self, host: str, port: int, password: str) -> None:
+    def __init__(self, host: str, port: int, settings: Settings) -> None:
         self._connected = threading.Event()
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2, client_id=DIRECTOR_ACCOUNT, protocol=mqtt.MQTTv311
         )
-        client.username_pw_set(DIRECTOR_ACCOUNT, password)
+        log_in_as(client, settings, DIRECTOR_ACCOUNT)
         client.reconnect_delay_set(1, 5)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect

@@ -1,7 +1,8 @@
-"""Enrolment: one-time tokens, and devices that prove they hold one.
+"""Enrolment: one-time tokens, and devices that prove they hold one or are let in by an operator.
 
 Checks are in an order that tells a stranger nothing: until the proof holds, every refusal is the
-same sentence.
+same sentence. What fails only reads the database, and is listened to only so often
+(`identity.gate`).
 """
 
 from __future__ import annotations
@@ -20,16 +21,20 @@ from sqlalchemy import Connection, RowMapping, desc, insert, select, update
 from controller import audit
 from controller.broker import DIRECTOR_ACCOUNT, INGEST_ACCOUNT
 from controller.database import reading, writing
-from controller.errors import ConflictError, ForbiddenError, UnavailableError
+from controller.errors import ConflictError, ForbiddenError, TooManyError, UnavailableError
+from controller.identity import admission, certificates
+from controller.identity.identities import broker_authorities
 from controller.ingest.write import upsert
 from controller.repository import store
 from controller.schema import devices, enrolment_tokens
 from controller.services import Services, release_keys
-from shoal.errors import InvalidInputError
+from shoal.csr import read_request
+from shoal.errors import InvalidInputError, ShoalError
 from shoal.ids import is_name
 from shoal.protocol.desired import EnrolmentAnswer, EnrolmentRequest
 from shoal.protocol.envelope import ENROLMENT_TYPE, MAX_ENVELOPE_BYTES, encode_envelope
-from shoal.signing import seal
+from shoal.protocol.identity import Waiting, proved_by_token
+from shoal.signing import PublicKey, key_id, seal
 from shoal.trust.roles import ROOT
 
 Document = dict[str, Any]
@@ -47,7 +52,10 @@ class Sealed:
 
     body: bytes
     mac: str
+    """Empty where there is no token."""
     device: str
+    came_back: bool
+    """It had a certificate before, which was taken back."""
 
 
 def create_token(
@@ -63,7 +71,7 @@ def create_token(
     for what, name in (("device", device), ("site", site)):
         if name is not None and not is_name(name):
             raise InvalidInputError(f"{what} {name[:80]!r}: expected a-z, 0-9 and '-'")
-    _check_labels(labels)
+    check_labels(labels)
     seconds = DEFAULT_EXPIRY_SECONDS if expires_seconds is None else expires_seconds
     if not 1 <= seconds <= MAX_EXPIRY_SECONDS:
         raise InvalidInputError(f"expires_seconds: {seconds} is not between 1 and a year")
@@ -85,7 +93,7 @@ def create_token(
     return row | {"token": f"{token_id}.{text}", "used_by": None, "used_ms": None}
 
 
-def _check_labels(labels: dict[str, str]) -> None:
+def check_labels(labels: dict[str, str]) -> None:
     """Labels are what a selector can name."""
     if len(labels) > MAX_LABELS:
         raise InvalidInputError(f"labels: {len(labels)}, at most {MAX_LABELS}")
@@ -114,35 +122,110 @@ def decode_request(body: bytes) -> EnrolmentRequest:
         raise InvalidInputError(f"enrolment: {error}", code="invalid-enrolment") from error
 
 
-def enrol(services: Services, request: EnrolmentRequest) -> Sealed:
-    """Make the device part of the fleet and seal its answer; the broker's accounts come after."""
+def enrol(services: Services, request: EnrolmentRequest, address: str = "") -> Sealed | Waiting:
+    """Make the device part of the fleet and seal its answer; the broker's accounts come after.
+
+    One without a token waits until an operator lets it in.
+    """
+    key = read_request(request.csr)
+    try:
+        if request.token_id is None:
+            return _admit(services, request, key, address)
+        return _let_in(services, request, key)
+    except ShoalError as error:
+        slow_down(services, address, error)
+        raise
+
+
+def _let_in(services: Services, request: EnrolmentRequest, key: PublicKey) -> Sealed:
+    """By a token."""
     now_ms = services.now_ms()
+    with reading(services.engine) as connection:  # what fails does not keep writers waiting
+        _check_token(connection, request, now_ms)
     with writing(services.engine) as connection:
-        keys = release_keys(connection)
-        if not keys:
-            raise UnavailableError(
-                "enrolment: the controller trusts no release key yet", code="no-release-key"
-            )
-        root = store.current_body(connection, ROOT) or b""
         token, secret = _check_token(connection, request, now_ms)
-        _check_device(connection, request, token)
-        _store(connection, request, token, now_ms)
+        _check_device(connection, request, named=token["device"] is not None)
+        used = {"secret": None, "used_ms": now_ms, "used_by": request.device}
+        here = enrolment_tokens.c.token_id == request.token_id
+        connection.execute(update(enrolment_tokens).where(here).values(**used))
+        by = {"token": request.token_id}
+        return _store(services, connection, request, key, token["labels"], by, secret)
+
+
+def _admit(
+    services: Services, request: EnrolmentRequest, key: PublicKey, address: str
+) -> Sealed | Waiting:
+    """By an operator's word for its key."""
+    if admission.ask(services, request, key, address) is None:
+        slow_down(services, address, None)
+        return Waiting(fingerprint=key_id(key))
+    with writing(services.engine) as connection:
+        approved = admission.take(connection, key)
+        _check_device(connection, request, named=approved["asked_ms"] is None)
+        by = {"approved_by": approved["decided_by"]}
+        return _store(services, connection, request, key, approved["labels"], by, b"")
+
+
+def slow_down(services: Services, address: str, error: ShoalError | None) -> None:
+    """Count what failed or waits; raise `TooManyError` for who asks too often."""
+    if seconds := services.enrolment_gate.knock(address, services.now_ms()):
+        raise TooManyError(
+            f"enrolment: too many requests from {address[:80]}, try again in {seconds} s",
+            code="too-many-requests",
+        ) from error
+
+
+def _store(
+    services: Services,
+    connection: Connection,
+    request: EnrolmentRequest,
+    key: PublicKey,
+    labels: dict[str, str],
+    by: Document,
+    secret: bytes,
+) -> Sealed:
+    """Write everything of a new device in the caller's transaction, and seal its answer."""
+    keys = release_keys(connection)
+    if not keys:
+        raise UnavailableError(
+            "enrolment: the controller trusts no release key yet", code="no-release-key"
+        )
+    now_ms, device = services.now_ms(), request.device
+    values = {
+        "site": request.site,
+        "profile": request.profile,
+        "labels": labels,
+        "facts": request.facts,
+        "public_key": key,
+        "enrolled_ms": now_ms,
+        "revoked_ms": None,
+        "online": False,
+        "status": "unknown",
+    }
+    upsert(connection, devices, {"device": device}, values)
+    came_back = certificates.take_back(connection, device, now_ms)
+    days = services.settings.enrolment.certificate_days
+    chain = certificates.issue(connection, services.identities.fleet, device, key, now_ms, days)
+    data = {"site": request.site, "profile": request.profile} | by
+    audit.record(connection, now_ms, f"device {device}", "device.enrol", f"device {device}", data)
     answer = EnrolmentAnswer(
-        device=request.device,
+        device=device,
         site=request.site,
+        nonce=request.nonce,
         director_keys=[services.director.public_key],
         release_keys=keys,
         release_threshold=services.settings.release_threshold,
         broker_host=services.broker_host(),
         broker_port=services.broker_port(),
-        broker_username=request.device,
-        broker_password=services.device_password(request.device, now_ms),
+        broker_ca=broker_authorities(services.settings),
+        fleet_ca=services.identities.fleet.chain_pem.decode(),
+        certificate=chain.decode(),
         repository_url=f"{services.public_url()}/repository",
-        root=root,
+        root=store.current_body(connection, ROOT) or b"",
     )
     envelope = seal(msgspec.json.encode(answer), ENROLMENT_TYPE, services.director)
-    mac = hmac.new(secret, envelope.payload, hashlib.sha256).hexdigest()
-    return Sealed(encode_envelope(envelope), mac, request.device)
+    mac = hmac.new(secret, envelope.payload, hashlib.sha256).hexdigest() if secret else ""
+    return Sealed(encode_envelope(envelope), mac, device, came_back)
 
 
 async def update_accounts(services: Services) -> None:
@@ -151,22 +234,30 @@ async def update_accounts(services: Services) -> None:
         await services.broker.set_accounts(*accounts(services))
 
 
-def accounts(services: Services) -> tuple[dict[str, str], dict[str, str]]:
-    """Passwords of all devices, and of our own accounts."""
+async def cut_off(services: Services, device: str) -> None:
+    """End what a device has open at the broker with a certificate that was taken back."""
+    if services.broker is not None:
+        await services.broker.cut_off(device)
+
+
+def accounts(services: Services) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """Passwords of all devices and of our own accounts, and certificates taken back."""
     with reading(services.engine) as connection:
         query = select(devices.c.device, devices.c.enrolled_ms).where(
             devices.c.revoked_ms.is_(None)
         )
         rows = connection.execute(query).all()
+        revoked = certificates.taken_back(connection, services.now_ms())
     own = (INGEST_ACCOUNT, DIRECTOR_ACCOUNT)
     return (
         {row.device: services.device_password(row.device, row.enrolled_ms) for row in rows},
         {name: services.account_password(name) for name in own},
+        revoked,
     )
 
 
 def revoke(services: Services, device: str, actor: str) -> None:
-    """Take a device out of the fleet; its account goes with the next `update_accounts`."""
+    """Take a device out of the fleet; the broker learns it from `update_accounts` and `cut_off`."""
     now_ms = services.now_ms()
     with writing(services.engine) as connection:
         here = (devices.c.device == device) & devices.c.revoked_ms.is_(None)
@@ -175,6 +266,8 @@ def revoke(services: Services, device: str, actor: str) -> None:
         )
         if not changed.rowcount:
             raise ConflictError(f"device {device[:80]!r}: not enrolled, or revoked before")
+        certificates.take_back(connection, device, now_ms)
+        admission.withdraw(connection, device)
         audit.record(connection, now_ms, actor, "device.revoke", f"device {device}")
 
 
@@ -185,7 +278,7 @@ def _check_token(
     query = select(table).where(table.c.token_id == request.token_id)
     row = connection.execute(query).mappings().first()
     secret: bytes = (row["secret"] if row else None) or b"\0" * SECRET_BYTES
-    signed = request.device.encode() + b"|" + request.public_key
+    signed = proved_by_token(request.device, request.site, request.nonce, request.csr)
     proof = hmac.new(secret, signed, hashlib.sha256).digest()
     holds = hmac.compare_digest(proof, request.proof)
     if row is None or row["secret"] is None or not holds or row["expires_ms"] <= now_ms:
@@ -204,37 +297,12 @@ def _check_token(
     return row, secret
 
 
-def _check_device(connection: Connection, request: EnrolmentRequest, token: RowMapping) -> None:
-    """A device that is enrolled may come back only with a token made for it by name."""
-    if len(request.public_key) != 32:
-        raise InvalidInputError(f"enrolment: a key of {len(request.public_key)} bytes, expected 32")
+def _check_device(connection: Connection, request: EnrolmentRequest, *, named: bool) -> None:
+    """A device that is enrolled may come back only with a word for it by name."""
     query = select(devices.c.revoked_ms).where(devices.c.device == request.device)
     row = connection.execute(query).first()
-    if row is not None and row.revoked_ms is None and token["device"] is None:
+    if row is not None and row.revoked_ms is None and not named:
         raise ConflictError(
             f"device {request.device}: is enrolled; to enrol it again, make a token for its name",
             code="already-enrolled",
         )
-
-
-def _store(
-    connection: Connection, request: EnrolmentRequest, token: RowMapping, now_ms: int
-) -> None:
-    values = {
-        "site": request.site,
-        "profile": request.profile,
-        "labels": token["labels"],
-        "facts": request.facts,
-        "public_key": request.public_key,
-        "enrolled_ms": now_ms,
-        "revoked_ms": None,
-        "online": False,
-        "status": "unknown",
-    }
-    upsert(connection, devices, {"device": request.device}, values)
-    used = {"secret": None, "used_ms": now_ms, "used_by": request.device}
-    here = enrolment_tokens.c.token_id == request.token_id
-    connection.execute(update(enrolment_tokens).where(here).values(**used))
-    subject = f"device {request.device}"
-    data = {"site": request.site, "profile": request.profile, "token": request.token_id}
-    audit.record(connection, now_ms, f"device {request.device}", "device.enrol", subject, data)

@@ -100,6 +100,35 @@ enrolment_tokens = Table(
     Column("used_by", String(63)),
 )
 
+certificates = Table(  # of devices; those taken back stay listed until they would have ended
+    "certificates",
+    metadata,
+    Column("serial", String(40), primary_key=True),  # hexadecimal
+    Column("device", String(63), nullable=False, index=True),
+    Column("issued_ms", BigInteger, nullable=False),
+    Column("not_after_ms", BigInteger, nullable=False),
+    Column("revoked_ms", BigInteger),
+    Column("chain", LargeBinary, nullable=False),  # PEM, as the device got it
+)
+
+admissions = Table(  # devices without a token: who asks, and whom an operator lets in
+    "admissions",
+    metadata,
+    Column("fingerprint", String(64), primary_key=True),  # SHA-256 of the public key
+    Column("public_key", LargeBinary, nullable=False),
+    Column("device", String(63), nullable=False),
+    Column("site", String(63)),  # null: an operator named none
+    Column("profile", String(120), nullable=False, default=""),
+    Column("labels", JSON, nullable=False, default=dict),
+    Column("facts", JSON, nullable=False, default=dict),
+    Column("state", String(20), nullable=False, index=True),  # pending, approved or rejected
+    Column("address", String(80), nullable=False, default=""),  # who asked
+    Column("asked_ms", BigInteger),  # null: it has not asked yet
+    Column("seen_ms", BigInteger),
+    Column("decided_ms", BigInteger),
+    Column("decided_by", String(80)),
+)
+
 windows = Table(
     "windows",
     metadata,

@@ -21,6 +21,7 @@ from controller.api.stream import Announcer
 from controller.app import build_app, build_services
 from controller.broker import (
     DIRECTOR_ACCOUNT,
+    INGEST_ACCOUNT,
     Broker,
     EmbeddedBroker,
     ExternalBroker,
@@ -56,7 +57,7 @@ async def serve(settings: Settings) -> None:
     services = build_services(settings)
     listener = _listen(settings)
     services.web_port = listener.getsockname()[1]
-    services.broker = make_broker(settings)
+    services.broker = make_broker(services)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -72,14 +73,30 @@ async def serve(settings: Settings) -> None:
         log.info("event=stopped")
 
 
-def make_broker(settings: Settings) -> Broker:
-    """The broker that the configuration asks for, not started."""
-    config = settings.broker
+def make_broker(services: Services) -> Broker:
+    """The broker that the configuration asks for, not started, with the logins of our own."""
+    settings, config = services.settings, services.settings.broker
+    identities = services.identities if config.tls else None
+    if identities is not None:
+        for account in (INGEST_ACCOUNT, DIRECTOR_ACCOUNT):
+            identities.make_login(account)
     if config.mode == "external":
         folder = settings.data_dir / config.accounts_folder if config.accounts_folder else None
-        return ExternalBroker(config.host, config.port, folder)
+        return ExternalBroker(
+            config.host,
+            config.port,
+            folder,
+            controller_port=config.controller_port,
+            identities=identities,
+        )
     return EmbeddedBroker(
-        choose_kind(config.mode), settings.data_dir / "broker", config.host, config.port
+        choose_kind(config.mode),
+        settings.data_dir / "broker",
+        config.host,
+        config.port,
+        controller_port=config.controller_port,
+        names=[config.public_host] if config.public_host else [],
+        identities=identities,
     )
 
 
@@ -87,9 +104,10 @@ async def _run(
     services: Services, broker: Broker, listener: socket.socket, stop: asyncio.Event
 ) -> None:
     settings = services.settings
-    arguments = ["--config", str(settings.path), "--host", broker.host, "--port", str(broker.port)]
+    host, port = broker.controller_host, broker.controller_port
+    arguments = ["--config", str(settings.path), "--host", host, "--port", str(port)]
     ingest = ChildProcess("ingest", ["controller.ingest", *arguments])
-    link = DirectorLink(broker.host, broker.port, services.account_password(DIRECTOR_ACCOUNT))
+    link = DirectorLink(host, port, settings)
     director = Director(services.engine, services.director, link)
     announcer = Announcer(services)
     services.announcer = announcer
@@ -182,6 +200,8 @@ async def _say_running(
             "kind": broker.kind,
             "host": broker.host,
             "port": broker.port,
+            "controller_port": broker.controller_port,
+            "tls": services.settings.broker.tls,
             "pid": broker.pid,
         },
         "ingest_pid": ingest.pid,

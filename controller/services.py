@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import hashlib
-import hmac
-import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -20,10 +17,11 @@ from controller.artifacts import Artifacts
 from controller.broker import Broker
 from controller.config import Settings
 from controller.drift.monitor import Monitor
+from controller.identity.gate import Gate
+from controller.identity.identities import Identities
 from controller.overview import Overview
 from controller.repository.keyring import Keyring
-from controller.state_files import write_private
-from shoal.errors import InvalidInputError
+from controller.secret import derive
 from shoal.signing import FileSigner, KeyVerifier, PublicKey
 
 RELEASE_KEYS = "release-keys"
@@ -68,6 +66,9 @@ class Services:
     broker_secret: bytes
     artifacts: Artifacts
     keyring: Keyring
+    identities: Identities
+    enrolment_gate: Gate = field(default_factory=Gate)
+    """How often strangers may ask."""
     broker: Broker | None = None
     web_port: int = 0
     """The port really listened on."""
@@ -127,30 +128,6 @@ class Services:
             return web.public_url.rstrip("/")
         host = "127.0.0.1" if web.host == "0.0.0.0" else web.host  # noqa: S104 - compared only
         return f"http://{host}:{self.web_port or web.port}{web.root_path}"
-
-
-def derive(secret: bytes, label: str) -> str:
-    """A password of 43 characters for a label."""
-    digest = hmac.new(secret, label.encode(), hashlib.sha256).digest()
-    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
-
-
-def load_secret(settings: Settings) -> bytes:
-    """Read the broker secret; it is made by `init`."""
-    try:
-        secret = base64.b64decode(settings.broker_secret.read_bytes(), validate=True)
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"{settings.broker_secret}: {error}") from error
-    if len(secret) < 32:
-        raise InvalidInputError(f"{settings.broker_secret}: too short")
-    return secret
-
-
-def make_secret(settings: Settings) -> None:
-    """Make the broker secret where there is none."""
-    if not settings.broker_secret.exists():
-        settings.broker_secret.parent.mkdir(parents=True, exist_ok=True)
-        write_private(settings.broker_secret, base64.b64encode(os.urandom(32)))
 
 
 def release_keys(connection: Connection) -> list[PublicKey]:

@@ -11,16 +11,19 @@ from sqlalchemy import Connection
 
 from controller import audit
 from controller.broker import mosquitto
+from controller.broker.identity import revocation_file, server_files
 from controller.config import Settings
 from controller.database import create_tables, open_engine, writing
 from controller.enrolment import accounts
+from controller.identity.identities import make_missing
 from controller.ingest.write import upsert
 from controller.people import tokens
 from controller.people.person import Person
 from controller.people.roles import ADMIN
 from controller.repository.keyring import Keyring
 from controller.schema import settings as table
-from controller.services import RELEASE_KEYS, make_secret, release_keys
+from controller.secret import make_secret
+from controller.services import RELEASE_KEYS, release_keys
 from controller.state_files import write_private
 from shoal.errors import InvalidInputError
 from shoal.signing import KeyVerifier
@@ -35,6 +38,7 @@ def initialise(settings: Settings) -> list[str]:
     if not settings.broker_secret.exists():
         made.append("broker secret")
     make_secret(settings)
+    made += make_missing(settings)
     engine = open_engine(settings.database_url)
     create_tables(engine)
     tokens.adopt_old(engine, _now_ms())
@@ -81,18 +85,21 @@ def trust_release_key(settings: Settings, key: bytes) -> bool:
     return changed
 
 
-def write_broker_files(settings: Settings, folder: Path, conf: str) -> list[Path]:
-    """Write configuration, permissions and passwords for a mosquitto of the site's own."""
+def write_broker_files(
+    settings: Settings, folder: Path, conf: str, *, own_pair: bool
+) -> list[Path]:
+    """Write all that a mosquitto of the site's own needs; its certificate only if we make it."""
     from controller.app import build_services
 
     services = build_services(settings)
-    devices, controllers = accounts(services)
+    _, controllers, revoked = accounts(services)
     services.engine.dispose()
-    texts = {
-        "mosquitto.conf": conf,
-        mosquitto.ACL: mosquitto.acl(controllers),
-        mosquitto.PASSWORDS: mosquitto.passwords([*controllers.items(), *devices.items()]),
-    }
+    names = [one for one in (settings.broker.public_host, settings.broker.host) if one]
+    texts = server_files(services.identities, names)
+    if not own_pair:
+        texts = {name: text for name, text in texts.items() if not name.startswith("broker.")}
+    texts |= revocation_file(services.identities, revoked)
+    texts |= {mosquitto.CONF: conf, mosquitto.ACL: mosquitto.acl(controllers)}
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_private(folder / name, text.encode())

@@ -21,6 +21,7 @@ from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from shoal.errors import InvalidInputError, UntrustedError
 from shoal.protocol.envelope import Envelope, Signature, pae
@@ -98,6 +99,10 @@ class FileSigner:
     def private_bytes(self) -> bytes:
         """The raw private key, for whoever encrypts it."""
         return self._private.private_bytes_raw()
+
+    def private_pem(self) -> bytes:
+        """The key as PKCS #8, PEM: what TLS libraries read."""
+        return self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def sign(self, data: bytes) -> bytes:
         """Return the 64-byte signature of `data`."""

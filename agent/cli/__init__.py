@@ -16,6 +16,7 @@ from shoal import __version__
 from shoal.errors import ShoalError
 
 DEFAULT_CONFIG = "/etc/shoal/agent.toml"
+MAX_TOKEN_CHARACTERS = 1024
 
 
 def main() -> None:
@@ -40,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, verb, words in (
         ("run", _run, "run the service"),
         ("enrol", _enrol, "make this device part of a fleet"),
+        ("key", _key, "print this device's public key, for an operator to announce"),
         ("status", _status, "show slots and outbox"),
         ("explain", _explain, "say whether and how a package fits this device"),
         ("outbox", _outbox, "list messages that are not acked"),
@@ -53,9 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         if name not in ("run", "enrol"):
             one.add_argument("--json", action="store_true", help="print JSON")
         if name == "enrol":
-            one.add_argument(
-                "--token-file", type=Path, metavar="FILE", help="else SHOAL_TOKEN is read"
-            )
+            _enrolment_options(one)
         if name == "explain":
             one.add_argument("package", type=Path)
             one.add_argument(
@@ -65,6 +65,16 @@ def _parser() -> argparse.ArgumentParser:
             one.add_argument("file", type=Path)
             one.add_argument("--limit", type=int, default=20)
     return parser
+
+
+def _enrolment_options(parser: argparse.ArgumentParser) -> None:
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--token", help="others here can read it; - reads it from standard input")
+    how.add_argument("--token-file", metavar="FILE", help="- is standard input")
+    how.add_argument("--ask", action="store_true", help="without a token: wait for an operator")
+    parser.add_argument(
+        "--wait-seconds", type=float, default=86400.0, help="with --ask: for so long at most"
+    )
 
 
 def _config(arguments: argparse.Namespace) -> Any:
@@ -83,18 +93,59 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _enrol(arguments: argparse.Namespace) -> None:
-    from agent.enrol import enrol
+    from agent.enrol import enrol, enrol_by_operator
 
     config = _config(arguments)
+    if arguments.ask:
+        answer = enrol_by_operator(
+            config,
+            config.controller_fingerprint,
+            arguments.wait_seconds,
+            lambda words: print(words, flush=True),
+        )
+    else:
+        answer = enrol(config, _read_token(arguments))
+    print(f"enrolled {answer.device} at {answer.site}, broker {answer.broker_host}")
+
+
+def _read_token(arguments: argparse.Namespace) -> str:
+    """From where it was said to be; never from a place that was not named."""
+    if arguments.token not in (None, "-"):
+        return str(arguments.token)
+    if "-" in (arguments.token, arguments.token_file):
+        return sys.stdin.readline(MAX_TOKEN_CHARACTERS)
     if arguments.token_file is not None:
         try:
-            token = arguments.token_file.read_text(encoding="ascii")
+            with Path(arguments.token_file).open(encoding="ascii") as file:
+                return file.read(MAX_TOKEN_CHARACTERS)
         except (OSError, UnicodeDecodeError) as error:
             raise ShoalError(f"token file {arguments.token_file}: {error}") from error
+    token = os.environ.get("SHOAL_TOKEN", "")
+    if not token:
+        raise ShoalError(
+            "enrol: no token; give --token-file FILE (- is standard input) or set SHOAL_TOKEN, or "
+            "--ask an operator to let this device in"
+        )
+    return token
+
+
+def _key(arguments: argparse.Namespace) -> None:
+    import base64
+
+    from agent.enrol import load_key
+    from shoal.signing import key_id
+
+    config = _config(arguments)
+    key = load_key(config).public_key
+    found = {
+        "device": config.device,
+        "public_key": base64.b64encode(key).decode(),
+        "fingerprint": key_id(key),
+    }
+    if arguments.json:
+        print(json.dumps(found, indent=1))
     else:
-        token = os.environ.get("SHOAL_TOKEN", "")
-    answer = enrol(config, token)
-    print(f"enrolled {answer.device} at {answer.site}, broker {answer.broker_host}")
+        print(f"{found['public_key']}\nfingerprint {found['fingerprint']}")
 
 
 def _status(arguments: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from agent.access import BROKER_NAME, IDENTITY_NAME, load_broker
 from agent.clock import find_probe
 from agent.config import AgentConfig
 from agent.doctor import UnwellError
@@ -18,12 +19,12 @@ from agent.doctor.network import ask_broker, ask_controller
 from agent.doctor.runtime import try_model
 from agent.introspect import device_facts
 from agent.state_files import open_database
-from agent.trust import BROKER_NAME, DEVICE_KEY_NAME, TRUST_NAME, load_broker, load_trust
+from agent.trust import DEVICE_KEY_NAME, TRUST_NAME, load_trust
 from shoal.errors import ShoalError
 from shoal.profiles import load_profile, profile_names
 
 LEAST_FREE_BYTES = 64 * 2**20
-PRIVATE_FILES = (BROKER_NAME, TRUST_NAME, DEVICE_KEY_NAME, "state.sqlite", "outbox.sqlite")
+PRIVATE_FILES = (BROKER_NAME, IDENTITY_NAME, TRUST_NAME, DEVICE_KEY_NAME)
 ENROL = "run shoal-agent enrol with a token from `shoal enrolment-token create`"
 
 
@@ -42,7 +43,7 @@ def check_state_folder(config: AgentConfig) -> str:
         raise UnwellError(f"{folder}: {mode}, others can look into it", f"chmod 700 {folder}")
     for name in PRIVATE_FILES:
         path = folder / name
-        if path.exists() and path.stat().st_mode & 0o077 and name in PRIVATE_FILES[:3]:
+        if path.exists() and path.stat().st_mode & 0o077:
             raise UnwellError(f"{path}: others can read it", f"chmod 600 {path}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UnwellError(f"{folder}: cannot be written", "mount it writable, or chown it")
@@ -87,7 +88,7 @@ def check_credentials(config: AgentConfig) -> str:
     if wrong or not (config.state_dir / DEVICE_KEY_NAME).exists():
         raise UnwellError(f"{config.state_dir}: keys are missing or damaged", ENROL)
     return (
-        f"enrolled as {access.username}, {len(trust.director_keys)} director and "
+        f"enrolled as {access.device}, {len(trust.director_keys)} director and "
         f"{len(trust.release_keys)} release keys pinned"
     )
 

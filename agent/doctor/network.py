@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-import struct
+import ssl
 import threading
 import urllib.error
 import urllib.request
@@ -15,24 +15,22 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
+from agent.access import BrokerAccess, broker_context
 from agent.config import AgentConfig
 from agent.doctor import UnwellError
 from agent.lock import is_held
-from agent.trust import BrokerAccess
 
 TIMEOUT_SECONDS = 10.0
 MAX_CLOCK_DIFFERENCE = 60.0
 MAX_ANSWER_BYTES = 65536
-# CONNECT of MQTT 3.1.1 without a name or password: a broker of ours refuses it, which is an answer
-_NOBODY = b"\x10\x0e\x00\x04MQTT\x04\x02\x00\x0a\x00\x02dr"
-_CONNACK = 0x20
 
 
 def ask_broker(config: AgentConfig, access: BrokerAccess) -> str:
     """Log in as this device; while its agent runs only knock, or the agent would be cut off."""
     at = f"{access.host}:{access.port}"
+    context = broker_context(config.state_dir, access)
     if is_held(config.state_dir):
-        _knock(access.host, access.port, at)
+        _knock(context, access.host, access.port, at)
         return f"{at}: answers (the running agent holds the login)"
     told = threading.Event()
     answers: list[ReasonCode] = []
@@ -50,8 +48,9 @@ def ask_broker(config: AgentConfig, access: BrokerAccess) -> str:
         protocol=mqtt.MQTTv311,
         reconnect_on_failure=False,
     )
-    client.username_pw_set(access.username, access.password)
+    client.tls_set_context(context)
     client.on_connect = hear
+    client.on_disconnect = hear
     try:
         client.connect(access.host, access.port, keepalive=30)
     except OSError as error:
@@ -65,26 +64,30 @@ def ask_broker(config: AgentConfig, access: BrokerAccess) -> str:
         client.loop_stop()
     if answers[0].is_failure:
         raise UnwellError(
-            f"{at}: refuses {access.username}: {answers[0]}",
+            f"{at}: refuses {access.device}: {answers[0]}",
             "is the device revoked? if not, enrol it again",
         )
-    return f"{at}: logged in as {access.username}"
+    return f"{at}: logged in as {access.device}"
 
 
-def _knock(host: str, port: int, at: str) -> None:
-    """Is something that speaks MQTT there?"""
+def _knock(context: ssl.SSLContext, host: str, port: int, at: str) -> None:
+    """Is our broker there? The handshake says so; no login, so no session is taken over."""
     try:
-        with socket.create_connection((host, port), timeout=TIMEOUT_SECONDS) as connection:
-            connection.sendall(_NOBODY)
-            answer = connection.recv(4)
+        with (
+            socket.create_connection((host, port), timeout=TIMEOUT_SECONDS) as connection,
+            context.wrap_socket(connection, server_hostname=host),
+        ):
+            pass
     except OSError as error:
         raise _unreachable(at, error) from error
-    if answer and answer[0] != _CONNACK:
-        first = struct.unpack("B", answer[:1])[0]
-        raise UnwellError(f"{at}: answers 0x{first:02x}, not MQTT", "check port and TLS settings")
 
 
 def _unreachable(at: str, why: object) -> UnwellError:
+    if isinstance(why, ssl.SSLCertVerificationError):
+        return UnwellError(
+            f"{at}: its certificate is not believed: {why.verify_message}",
+            "is the clock right? was the broker's address or authority changed? enrol again",
+        )
     return UnwellError(
         f"{at}: {why}", "is the broker up, the name known to DNS, the port open in the firewall?"
     )

@@ -25,12 +25,12 @@ from typing import Any
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from agent.access import broker_context, load_broker
 from agent.options import Key
 from agent.ports import Samples
 from agent.sources.kinds import SourceContext, SourceKind
 from agent.sources.rows import ROW_KEYS, ColumnPath, Packer, Row, parse_json
 from agent.sources.tally import TOO_LONG, Tally
-from agent.trust import load_broker
 from shoal.errors import InvalidInputError
 
 BATCH_ROWS = 64
@@ -50,7 +50,7 @@ class Broker:
     port: int
     username: str = ""
     password: str = ""
-    ca_file: str = ""
+    context: ssl.SSLContext | None = None
     client_id: str = ""
 
 
@@ -274,8 +274,8 @@ class MqttSource:
         client.connect_timeout = CONNECT_SECONDS
         if broker.username:
             client.username_pw_set(broker.username, broker.password)
-        if broker.ca_file:
-            client.tls_set_context(ssl.create_default_context(cafile=broker.ca_file))
+        if broker.context is not None:
+            client.tls_set_context(broker.context)
 
         def connected(c: mqtt.Client, u: Any, flags: Any, reason: Any, p: Any) -> None:
             if reason.is_failure:
@@ -360,16 +360,18 @@ def _broker(options: dict[str, Any], context: SourceContext) -> Broker:
     """Read anew for each connection: credentials change."""
     if options["broker"] == "agent":
         access = load_broker(context.state_dir)
-        return Broker(access.host, access.port, access.username, access.password)
+        tls = broker_context(context.state_dir, access)
+        return Broker(access.host, access.port, context=tls)
     password = ""
     if options["password_file"]:
         password = Path(options["password_file"]).read_text(encoding="utf-8").strip()
+    authority = options["ca_file"]
     return Broker(
         options["host"],
         options["port"],
         options["username"],
         password,
-        options["ca_file"],
+        ssl.create_default_context(cafile=authority) if authority else None,
         options["client_id"],
     )
 

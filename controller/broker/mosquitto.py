@@ -1,4 +1,7 @@
-"""mosquitto's three files, as text made from values.
+"""mosquitto's files, as text made from values.
+
+Devices and the controller's processes have a listener each, since a listener believes every
+authority it is given: the fleet CA can name devices only, the broker CA only our own processes.
 
 mosquitto on its defaults loses acknowledged messages in a burst: Nagle's algorithm, 20 messages
 in flight and a queue of 1,000 together. `docs/operations/broker.md` explains each line.
@@ -24,13 +27,18 @@ CONF = "mosquitto.conf"
 PASSWORDS = "mosquitto.passwords"
 ACL = "mosquitto.acl"
 
+PROBE_SOCKET = "probe.sock"
+"""In the broker's own folder, which it must be started in."""
+
 _ITERATIONS = 101  # mosquitto_passwd's own default; our passwords are 256-bit secrets
 _SALT_BYTES = 12
 
 
 def files(settings: BrokerSettings, accounts: Accounts, probe: tuple[str, str]) -> dict[str, str]:
     """Every file by name; `probe` is the account that may log in and nothing more."""
-    everyone = [*accounts.controllers.items(), probe, *accounts.devices.items()]
+    everyone = [probe]
+    if settings.tls is None:
+        everyone += [*accounts.controllers.items(), *accounts.devices.items()]
     return {
         PASSWORDS: passwords(everyone),
         ACL: acl(accounts.controllers),
@@ -51,7 +59,7 @@ def conf(settings: BrokerSettings) -> str:
         *([f"user {settings.run_as}"] if settings.run_as else []),
         "per_listener_settings false",
         "allow_anonymous false",
-        f"password_file {folder / PASSWORDS}",
+        *([f"password_file {folder / PASSWORDS}"] if settings.probe or not settings.tls else []),
         f"acl_file {folder / ACL}",
         "set_tcp_nodelay true",
         f"max_inflight_messages {settings.max_inflight_messages}",
@@ -67,10 +75,7 @@ def conf(settings: BrokerSettings) -> str:
         "log_type warning",
         "log_type notice",
         "connection_messages false",
-        "",
-        f"listener {settings.port} {settings.host}",
-        "use_username_as_clientid true",
-        *_tls(settings),
+        *_listeners(settings),
     ]
     return "\n".join(lines) + "\n"
 
@@ -104,11 +109,27 @@ def password_line(name: str, password: str) -> str:
     return f"{name}:$7${_ITERATIONS}${encoded[0]}${encoded[1]}"
 
 
-def _tls(settings: BrokerSettings) -> list[str]:
-    if settings.tls is None:
-        return []
-    return [
-        f"certfile {settings.tls.certificate}",
-        f"keyfile {settings.tls.key}",
+def _listeners(settings: BrokerSettings) -> list[str]:
+    devices = ["", f"listener {settings.port} {settings.host}", "use_username_as_clientid true"]
+    tls = settings.tls
+    if tls is None:
+        return devices
+    mutual = [
+        f"certfile {tls.certificate}",
+        f"keyfile {tls.key}",
         "tls_version tlsv1.2",
+        "require_certificate true",
+        "use_identity_as_username true",
+    ]
+    return [
+        *devices,
+        *mutual,
+        f"cafile {tls.device_authority}",
+        f"crlfile {tls.revocations}",
+        "",
+        f"listener {settings.controller_port} {settings.controller_host}",
+        "use_username_as_clientid true",
+        *mutual,
+        f"cafile {tls.controller_authority}",
+        *(["", f"listener 0 {PROBE_SOCKET}"] if settings.probe else []),
     ]

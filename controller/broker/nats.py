@@ -24,6 +24,8 @@ from shoal.protocol.topics import ROOT
 CONF = "nats.conf"
 STORE = "jetstream"
 MAX_STORE_BYTES = 1024 * 1024 * 1024
+LOGIN_SECONDS = 10
+"""How long a login may take: on a busy machine a handshake waits for its turn."""
 ACK_WAIT_SECONDS = 5
 """After which an unacknowledged message is sent again, also to a session that came back."""
 
@@ -40,6 +42,7 @@ def command(binary: Path, folder: Path) -> list[str]:
 
 def conf(settings: BrokerSettings, accounts: Accounts, probe: tuple[str, str]) -> dict[str, Any]:
     """The configuration as a JSON value."""
+    plain = settings.tls is None
     return {
         "server_name": "shoal",
         "host": "127.0.0.1",
@@ -59,7 +62,10 @@ def conf(settings: BrokerSettings, accounts: Accounts, probe: tuple[str, str]) -
             "ack_wait": f"{ACK_WAIT_SECONDS}s",
             **_tls(settings),
         },
-        "authorization": {"users": [*_users(accounts), _user(*probe, [], [])]},
+        "authorization": {
+            "timeout": LOGIN_SECONDS,
+            "users": [*_users(accounts, plain), _user(*probe, [], [], plain)],
+        },
     }
 
 
@@ -69,21 +75,24 @@ def subjects(topic: str) -> list[str]:
     return [subject, subject.removesuffix(".>")] if subject.endswith(".>") else [subject]
 
 
-def _users(accounts: Accounts) -> list[dict[str, Any]]:
+def _users(accounts: Accounts, plain: bool) -> list[dict[str, Any]]:
     everything = [f"{ROOT}/#"]
     return [
-        *(_user(*one, everything, everything) for one in accounts.controllers.items()),
+        *(_user(*one, everything, everything, plain) for one in accounts.controllers.items()),
         *(
-            _user(name, password, publish_topics(name), read_topics(name))
+            _user(name, password, publish_topics(name), read_topics(name), plain)
             for name, password in accounts.devices.items()
         ),
     ]
 
 
-def _user(name: str, password: str, publish: Iterable[str], read: Iterable[str]) -> dict[str, Any]:
+def _user(
+    name: str, password: str, publish: Iterable[str], read: Iterable[str], plain: bool
+) -> dict[str, Any]:
+    """Without TLS by password; with it the name in the certificate is the user."""
     return {
         "user": name,
-        "password": password,
+        **({"password": password} if plain else {}),
         "allowed_connection_types": ["MQTT"],
         "permissions": {
             "publish": {"allow": [one for topic in publish for one in subjects(topic)]},
@@ -93,7 +102,15 @@ def _user(name: str, password: str, publish: Iterable[str], read: Iterable[str])
 
 
 def _tls(settings: BrokerSettings) -> dict[str, Any]:
-    if settings.tls is None:
+    tls = settings.tls
+    if tls is None:
         return {}
-    files = {"cert_file": str(settings.tls.certificate), "key_file": str(settings.tls.key)}
-    return {"tls": files}
+    found = {
+        "cert_file": str(tls.certificate),
+        "key_file": str(tls.key),
+        "ca_file": str(tls.both_authorities),  # one listener for all; see the operations page
+        "verify_and_map": True,
+        "min_version": "1.2",
+        "timeout": LOGIN_SECONDS,
+    }
+    return {"tls": found}

@@ -68,7 +68,7 @@ class Child:
 
 
 def start_child(command: list[str], log: Path) -> Child:
-    """Start `command`; what it prints is appended to `log`."""
+    """Start `command` in the folder of `log`; what it prints is appended there."""
     argv = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), *command]
     with open(log, "ab", opener=_private) as output:
         process = subprocess.Popen(  # noqa: S603 - the program was found by find_program
@@ -76,6 +76,7 @@ def start_child(command: list[str], log: Path) -> Child:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            cwd=log.parent,
             process_group=0,  # Ctrl-C on a terminal reaches the parent only, which stops us
         )
     return Child(process)

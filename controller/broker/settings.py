@@ -13,10 +13,33 @@ PACKET_OVERHEAD_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """The server's own certificate and key, PEM."""
+    """The broker's side of TLS, PEM: itself, and whom it believes."""
 
     certificate: Path
     key: Path
+    device_authority: Path
+    """Who signs devices, and nobody else: every authority here can make identities."""
+    controller_authority: Path
+    """Who signs the controller's own processes."""
+    both_authorities: Path
+    """For a broker with one listener."""
+    revocations: Path
+    """Device certificates taken back."""
+
+    @classmethod
+    def within(cls, folder: Path) -> TlsFiles:
+        """Where we put them."""
+        return cls(*(folder / name for name in TLS_NAMES))
+
+
+TLS_NAMES = (
+    "broker.pem",
+    "broker.key",
+    "device-ca.pem",
+    "controller-ca.pem",
+    "all-ca.pem",
+    "revoked.pem",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +48,17 @@ class BrokerSettings:
 
     folder: Path
     host: str = "127.0.0.1"
-    port: int = 1883
+    port: int = 8883
+    """For devices."""
+    controller_port: int = 8884
+    """For the controller's processes, on 127.0.0.1; only with TLS, and where the broker can."""
+    controller_host: str = "127.0.0.1"
+    probe: bool = True
+    """Whether a socket in the folder lets `controller_probe` see that the files were read."""
     run_as: str | None = None
     """User that mosquitto changes to when started as root; None keeps its own default."""
     tls: TlsFiles | None = None
+    """None: passwords on a plain listener, for load tests."""
     max_packet_bytes: int = MAX_MESSAGE_BYTES + PACKET_OVERHEAD_BYTES
     max_inflight_messages: int = 500
     max_queued_messages: int = 1_000_000

@@ -29,11 +29,11 @@ from controller import schema
 from controller.broker import INGEST_ACCOUNT
 from controller.config import Settings, load_settings
 from controller.database import open_engine, reading, writing
+from controller.identity.logins import log_in_as
 from controller.ingest.fold import Batch, Boot, Folder, strangers
 from controller.ingest.inbox import Inbox
 from controller.ingest.ranges import Ranges
 from controller.ingest.write import write_batch
-from controller.services import derive, load_secret
 from shoal.ids import DeviceId, SiteId
 from shoal.protocol.messages import Acked, encode
 from shoal.protocol.topics import Channel, Topic, format_topic, up_filters
@@ -88,9 +88,7 @@ class Ingest:
             protocol=mqtt.MQTTv311,
             manual_ack=True,
         )
-        client.username_pw_set(
-            INGEST_ACCOUNT, derive(load_secret(settings), f"controller|{INGEST_ACCOUNT}")
-        )
+        log_in_as(client, settings, INGEST_ACCOUNT)
         client.reconnect_delay_set(1, 5)
         client.on_connect = self._on_connect
         client.on_message = lambda c, u, message: self._inbox.put(message)

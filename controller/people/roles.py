@@ -33,7 +33,11 @@ NEEDS: dict[str, dict[str, str | None]] = {
     "api.enrolment": {
         "create_token": OPERATOR,
         "list_tokens": OPERATOR,
-        "enrol": OPEN,  # a device proves that it holds a token
+        "enrol": OPEN,  # a device proves that it holds a token, or waits
+        "renew": OPEN,  # a device signs with its key
+        "list_admissions": OPERATOR,
+        "preauthorise": OPERATOR,
+        "decide": OPERATOR,
     },
     "api.fleet": {
         "read_fleet": VIEWER,

@@ -79,6 +79,7 @@ async def revoke(request: Request, device: str, services: OfServices, person: Ac
     await read_form(request)
     await asyncio.to_thread(enrolment.revoke, services, device, person.name)
     await enrolment.update_accounts(services)
+    await enrolment.cut_off(services, device)
     return redirect(request, f"/devices/{device}")
 
 

@@ -13,7 +13,8 @@ from fastapi import Request, Response
 
 from controller.auth import COOKIE
 from controller.errors import ForbiddenError
-from controller.services import Services, derive
+from controller.secret import derive
+from controller.services import Services
 from shoal.errors import InvalidInputError
 
 VISITOR = "shoal-visitor"

@@ -116,7 +116,7 @@ async def controller_rig(device_count: int) -> AsyncIterator[ControllerRig]:
     """A controller that serves, with `device_count` devices in its database."""
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as text:
         folder = Path(text)
-        controller = Controller.choose(folder / "controller", "external", None)
+        controller = Controller.choose(folder / "controller", "external", None, plain=True)
         await asyncio.to_thread(controller.init, FileSigner.generate().public_key)
         services = build_services(load_settings(controller.config))
         enrol_simulated(services, device_count)

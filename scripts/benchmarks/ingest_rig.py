@@ -111,7 +111,7 @@ async def ingest_rig(device_count: int, broker: str = "auto") -> AsyncIterator[R
     """A broker that runs, and a database with `device_count` devices."""
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as text:
         folder = Path(text)
-        controller = Controller.choose(folder / "controller", "external", None)
+        controller = Controller.choose(folder / "controller", "external", None, plain=True)
         await asyncio.to_thread(controller.init, FileSigner.generate().public_key)
         services = build_services(load_settings(controller.config))
         passwords = enrol_simulated(services, device_count)

@@ -28,17 +28,21 @@ class Controller:
     broker: str
     web_port: int
     broker_port: int
+    plain: bool = False
+    """Passwords in place of certificates: for load tests, which bring their own broker."""
 
     @classmethod
-    def choose(cls, folder: Path, broker: str, port: int | None) -> Controller:
+    def choose(
+        cls, folder: Path, broker: str, port: int | None, *, plain: bool = False
+    ) -> Controller:
         """Keep the ports of an earlier run in `folder`, else take free ones."""
         kept = folder / "ports"
         if kept.exists():
             web, mqtt = (int(word) for word in kept.read_text(encoding="ascii").split())
-            return cls(folder, broker, port or web, mqtt)
+            return cls(folder, broker, port or web, mqtt, plain)
         web, mqtt = free_ports(2)
         folder.mkdir(parents=True, exist_ok=True)
-        chosen = cls(folder, broker, port or web, mqtt)
+        chosen = cls(folder, broker, port or web, mqtt, plain)
         kept.write_text(f"{chosen.web_port} {chosen.broker_port}\n", encoding="ascii")
         return chosen
 
@@ -90,5 +94,9 @@ class Controller:
         return {
             "offline_after_seconds": OFFLINE_AFTER_SECONDS,
             "web": {"host": HOST, "port": self.web_port, "anonymous": "viewer"},
-            "broker": {"mode": self.broker, "host": HOST, "port": self.broker_port},
+            "broker": self._broker(),
         }
+
+    def _broker(self) -> dict[str, object]:
+        found: dict[str, object] = {"mode": self.broker, "host": HOST, "port": self.broker_port}
+        return found | ({"tls": False} if self.plain else {})

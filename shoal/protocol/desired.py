@@ -77,17 +77,19 @@ class DesiredState(Struct, kw_only=True, frozen=True):
 class EnrolmentRequest(Struct, kw_only=True, frozen=True):
     """What a new device asks with; its private key stays on it.
 
-    `proof` is HMAC-SHA256(secret, device|public_key): the token's secret never crosses the wire.
+    `proof` is an HMAC by the token's secret (`identity.proved_by_token`), which so never crosses
+    the wire. A device without a token leaves both out and waits for an operator.
     """
 
     schema: int = SCHEMA
-    token_id: Name
     device: Name
     site: Name
-    profile: str
-    public_key: bytes
-    """Raw Ed25519 key, 32 bytes (base64 in JSON)."""
-    proof: bytes
+    profile: Annotated[str, Meta(max_length=120)]
+    csr: bytes
+    """A certificate request, PKCS #10, DER (base64 in JSON)."""
+    nonce: Annotated[bytes, Meta(min_length=16, max_length=64)]
+    token_id: Name | None = None
+    proof: bytes = b""
     facts: dict[str, str | int | float | bool] = {}
 
 
@@ -97,13 +99,19 @@ class EnrolmentAnswer(Struct, kw_only=True, frozen=True):
     schema: int = SCHEMA
     device: Name
     site: Name
+    nonce: bytes
+    """The request's."""
     director_keys: list[bytes]
     release_keys: list[bytes]
     release_threshold: int
     broker_host: str
     broker_port: int
-    broker_username: str
-    broker_password: str
+    broker_ca: str
+    """PEM: who vouches for the broker."""
+    fleet_ca: str
+    """PEM: who vouches for devices."""
+    certificate: str
+    """PEM: the device's own, then those between it and the root."""
     repository_url: str
     """Base of `/metadata/<name>.json` and `/files/<sha256>`."""
     root: bytes = b""

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
+import itertools
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
 import paho.mqtt.client as mqtt
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from paho.mqtt.enums import CallbackAPIVersion
 
 from controller.broker import DIRECTOR_ACCOUNT, INGEST_ACCOUNT, KINDS, EmbeddedBroker
+from controller.config import load_settings
+from controller.identity.authority import Authority
+from controller.identity.identities import Identities, load_identities, make_missing
+from controller.identity.logins import client_context
+from shoal.signing import FileSigner
 
 DEVICES = ("gw-1", "gw-2", "gw-3")
 WAIT_SECONDS = 10.0
@@ -34,13 +42,16 @@ class Received:
 class Peer:
     """An MQTT 3.1.1 client whose events can be awaited. Its network thread is paho's."""
 
-    def __init__(self, name: str, password: str, client_id: str, clean: bool, manual: bool) -> None:
+    def __init__(
+        self, context: ssl.SSLContext | None, client_id: str, clean: bool, manual: bool
+    ) -> None:
         self.messages: asyncio.Queue[Received] = asyncio.Queue()
         self.connections: asyncio.Queue[tuple[bool, bool]] = asyncio.Queue()
         """(accepted, session was present) of every CONNACK."""
         self.disconnections: asyncio.Queue[str] = asyncio.Queue()
         self.subscriptions: asyncio.Queue[bool] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
+        self._came_in = False
         self.client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
@@ -48,14 +59,13 @@ class Peer:
             protocol=mqtt.MQTTv311,
             manual_ack=manual,
         )
-        self.client.username_pw_set(name, password)
+        if context is not None:
+            self.client.tls_set_context(context)
         self.client.reconnect_delay_set(min_delay=1, max_delay=1)
-        self.client.on_connect = lambda _c, _u, flags, code, _p: self._put(
-            self.connections, (not code.is_failure, flags.session_present)
+        self.client.on_connect = lambda _c, _u, flags, code, _p: self._connack(
+            not code.is_failure, flags.session_present
         )
-        self.client.on_disconnect = lambda _c, _u, _f, code, _p: self._put(
-            self.disconnections, str(code)
-        )
+        self.client.on_disconnect = lambda _c, _u, _f, code, _p: self._lost(str(code))
         self.client.on_subscribe = lambda _c, _u, _m, codes, _p: self._put(
             self.subscriptions, not any(code.is_failure for code in codes)
         )
@@ -65,7 +75,10 @@ class Peer:
 
     async def connect(self, host: str, port: int) -> bool:
         """Connect; return whether the broker had a session. Raises when it refuses."""
-        self.client.connect(host, port, keepalive=30)
+        try:
+            await asyncio.to_thread(self.client.connect, host, port, 30)
+        except ssl.SSLError as error:
+            raise PermissionError(f"the broker refused the login: {error}") from error
         self.client.loop_start()
         return await self.connected()
 
@@ -108,6 +121,16 @@ class Peer:
         self.client.disconnect()
         self.client.loop_stop()
 
+    def _connack(self, accepted: bool, present: bool) -> None:
+        self._came_in |= accepted
+        self._put(self.connections, (accepted, present))
+
+    def _lost(self, reason: str) -> None:
+        """With TLS 1.3 a certificate is refused by breaking the connection, not by a CONNACK."""
+        if not self._came_in:
+            self._put(self.connections, (False, False))
+        self._put(self.disconnections, reason)
+
     async def _next(self, queue: asyncio.Queue[_T], seconds: float = WAIT_SECONDS) -> _T:
         return await asyncio.wait_for(queue.get(), seconds)
 
@@ -116,12 +139,24 @@ class Peer:
             self._loop.call_soon_threadsafe(queue.put_nowait, item)
 
 
+OWN = dict.fromkeys((INGEST_ACCOUNT, DIRECTOR_ACCOUNT), "unused-with-certificates")
+"""The controller's accounts."""
+
+
+def known(*names: str) -> dict[str, str]:
+    """Devices as `set_accounts` takes them; with certificates no password is looked at."""
+    return dict.fromkeys(names, "unused-with-certificates")
+
+
 @pytest.fixture
-def broker_passwords() -> dict[str, str]:
-    """Password of each account that `broker` knows: three devices and the controller's two."""
-    return {
-        name: secrets.token_urlsafe(32) for name in (*DEVICES, INGEST_ACCOUNT, DIRECTOR_ACCOUNT)
-    }
+def identities(tmp_path: Path) -> Identities:
+    """Both authorities of a controller."""
+    path = tmp_path / "identities.toml"
+    path.write_text('data_dir = "identities"\n')
+    settings = load_settings(path)
+    settings.data_dir.mkdir()
+    make_missing(settings)
+    return load_identities(settings)
 
 
 @pytest.fixture(params=list(KINDS))
@@ -132,44 +167,72 @@ def broker_kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def broker(
-    broker_kind: str, broker_passwords: dict[str, str], tmp_path: Path
+    broker_kind: str, identities: Identities, tmp_path: Path
 ) -> AsyncIterator[EmbeddedBroker]:
-    """A running broker with the accounts of `broker_passwords`."""
-    running = EmbeddedBroker(broker_kind, tmp_path / "broker")
-    await running.set_accounts(
-        {name: broker_passwords[name] for name in DEVICES},
-        {name: broker_passwords[name] for name in (INGEST_ACCOUNT, DIRECTOR_ACCOUNT)},
-    )
+    """A running broker as the controller configures it, with three devices."""
+    running = EmbeddedBroker(broker_kind, tmp_path / "broker", identities=identities)
+    await running.set_accounts(known(*DEVICES), OWN)
     await running.start()
     yield running
     await running.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A certificate with its key, as TLS uses it."""
+
+    context: ssl.SSLContext
+    serial: str
+
+
+Hold = Callable[..., Held]
+
+
+@pytest.fixture
+def hold(identities: Identities, tmp_path: Path) -> Hold:
+    """`hold("gw-1", authority=None, days=1.0)`: a certificate of that name, by the fleet CA."""
+    numbers = itertools.count()
+
+    def make(name: str, authority: Authority | None = None, days: float = 1.0) -> Held:
+        key = FileSigner.generate()
+        public = Ed25519PublicKey.from_public_bytes(key.public_key)
+        issued = (authority or identities.fleet).issue_client(
+            name, public, datetime.now(UTC), timedelta(days=days)
+        )
+        path = tmp_path / f"held-{next(numbers)}.pem"
+        path.write_bytes(key.private_pem() + issued.chain)
+        authorities = identities.controller_authority().decode()
+        return Held(client_context(authorities, path), issued.serial)
+
+    return make
 
 
 Connect = Callable[..., Awaitable[Peer]]
 
 
 @pytest.fixture
-async def connect(
-    broker: EmbeddedBroker, broker_passwords: dict[str, str]
-) -> AsyncIterator[Connect]:
+async def connect(broker: EmbeddedBroker, identities: Identities) -> AsyncIterator[Connect]:
     """Connects peers to `broker`: `await connect("gw-1", clean=True, will=None, …)`."""
     peers: list[Peer] = []
 
     async def make(
         name: str,
         *,
-        password: str | None = None,
+        context: ssl.SSLContext | None = None,
+        port: int | None = None,
         client_id: str | None = None,
         clean: bool = True,
         manual_ack: bool = False,
         will: tuple[str, bytes] | None = None,
     ) -> Peer:
-        secret = broker_passwords[name] if password is None else password
-        peer = Peer(name, secret, client_id or name, clean, manual_ack)
+        own = name.startswith("controller_")
+        if context is None:
+            context = identities.login(name) if own else identities.stand_in(name)
+        peer = Peer(context, client_id or name, clean, manual_ack)
         if will is not None:
             peer.client.will_set(*will, qos=1, retain=True)
         peers.append(peer)
-        await peer.connect(broker.host, broker.port)
+        await peer.connect(broker.host, port or (broker.controller_port if own else broker.port))
         return peer
 
     yield make

@@ -47,9 +47,9 @@ def _ask(device, order, seconds=90.0):
 
 def _secrets(device):
     state = device.fleet.agents[device.device].folder / "state"
-    password = json.loads((state / "broker.json").read_bytes())["password"]
     key = (state / "device.key").read_text().strip()
-    return {password, key, base64.b64decode(key).hex(), SECRET}
+    pem = (state / "identity.pem").read_text().partition("-----END PRIVATE KEY")[0]
+    return {pem.splitlines()[1], key, base64.b64decode(key).hex(), SECRET}
 
 
 def test_a_device_is_asked_and_answers(device):

@@ -8,7 +8,7 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from agent.trust import load_broker
+from agent.access import broker_context, load_broker
 from shoal.protocol import MAX_MESSAGE_BYTES, SCHEMA
 from shoal.protocol.messages import UP_TYPES
 from shoal.protocol.topics import MODEL_CHANNELS, Channel
@@ -64,11 +64,10 @@ def publish(fleet, player):
     """Publishes as the enrolled device, whose agent does not run."""
     device = player(DEVICE)
     device.enrol({})
-    access = load_broker(fleet.agents[DEVICE].folder / "state")
-    client = mqtt.Client(
-        CallbackAPIVersion.VERSION2, client_id=access.username, protocol=mqtt.MQTTv311
-    )
-    client.username_pw_set(access.username, access.password)
+    state = fleet.agents[DEVICE].folder / "state"
+    access = load_broker(state)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=DEVICE, protocol=mqtt.MQTTv311)
+    client.tls_set_context(broker_context(state, access))
     client.connect(access.host, access.port)
     client.loop_start()
 

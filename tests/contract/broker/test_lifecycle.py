@@ -19,7 +19,7 @@ pytestmark = pytest.mark.contract
 
 STATE = "shoal/v1/jfk/gw-1/state"
 WINDOW = "shoal/v1/jfk/gw-1/models/weather/window"
-PASSWORD = "p" * 32
+PASSWORD = "unused-with-certificates"
 
 
 async def _gone(pid: int) -> None:
@@ -35,27 +35,28 @@ async def _gone(pid: int) -> None:
         os.close(handle)
 
 
-async def test_lets_new_accounts_in_at_once_and_keeps_unchanged_sessions(
-    broker, broker_passwords, connect
+async def test_lets_new_devices_in_and_revoked_ones_out_and_keeps_the_other_sessions(
+    broker, hold, connect
 ):
+    held = hold("gw-2")
     ingest, stays = await connect(INGEST_ACCOUNT), await connect("gw-1")
-    removed, changed = await connect("gw-2"), await connect("gw-3")
+    removed = await connect("gw-2", context=held.context)
     assert await ingest.subscribe("shoal/v1/+/+/state")
-    broker_passwords |= {"gw-9": PASSWORD}
-    devices = {"gw-1": broker_passwords["gw-1"], "gw-3": "q" * 32, "gw-9": PASSWORD}
+    devices = dict.fromkeys(("gw-1", "gw-9"), PASSWORD)
 
-    await broker.set_accounts(devices, {INGEST_ACCOUNT: broker_passwords[INGEST_ACCOUNT]})
+    await broker.set_accounts(devices, {INGEST_ACCOUNT: PASSWORD}, [held.serial])
+    await broker.cut_off("gw-2")
 
     fresh = await connect("gw-9")
     await fresh.publish("shoal/v1/jfk/gw-9/state", b"new")
     await stays.publish(STATE, b"old")
     assert {(await ingest.receive()).payload, (await ingest.receive()).payload} == {b"new", b"old"}
     await removed.disconnected()
-    await changed.disconnected()
     assert stays.disconnections.empty()
     assert ingest.disconnections.empty()
+    await asyncio.to_thread(removed.close)
     with pytest.raises(PermissionError):
-        await connect("gw-2")
+        await connect("gw-2", context=held.context)
 
 
 async def test_many_changes_of_accounts_in_a_row_all_hold(broker, connect):
@@ -63,7 +64,7 @@ async def test_many_changes_of_accounts_in_a_row_all_hold(broker, connect):
     for number in range(20):
         devices[f"new-{number}"] = PASSWORD
         await broker.set_accounts(devices, {})
-        await connect(f"new-{number}", password=PASSWORD)
+        await connect(f"new-{number}")
 
 
 async def test_keeps_sessions_and_retained_messages_through_a_stop(broker, connect):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.broker import DIRECTOR_ACCOUNT, INGEST_ACCOUNT, PROBE_ACCOUNT
+from controller.broker import DIRECTOR_ACCOUNT, INGEST_ACCOUNT
 
 pytestmark = pytest.mark.contract
 
@@ -74,17 +74,6 @@ async def test_never_publishes_a_last_will_on_behalf_of_another(connect):
 
     with pytest.raises(TimeoutError):
         await ingest.receive(0.5)
-
-
-@pytest.mark.parametrize("name", ["gw-1", "gw-9", INGEST_ACCOUNT, PROBE_ACCOUNT, ""])
-async def test_refuses_a_login_with_a_wrong_password(connect, name):
-    with pytest.raises(PermissionError):
-        await connect(name, password="wrong" * 8)
-
-
-async def test_refuses_a_login_without_password(connect):
-    with pytest.raises(PermissionError):
-        await connect("gw-1", password="")
 
 
 @pytest.mark.parametrize("broker_kind", ["mosquitto"])

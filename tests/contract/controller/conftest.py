@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -17,9 +17,13 @@ from controller.app import build_services
 from controller.broker import DIRECTOR_ACCOUNT, INGEST_ACCOUNT, EmbeddedBroker
 from controller.config import load_settings
 from controller.database import reading, writing
+from controller.identity import certificates
+from controller.identity.identities import Identities
+from controller.identity.logins import client_context
 from controller.services import Services
 from controller.setup import initialise
 from shoal.protocol.messages import Window, encode
+from shoal.signing import FileSigner
 
 DEVICES = ("gw-1", "gw-2", "gw-3")
 WAIT_SECONDS = 40.0
@@ -61,10 +65,29 @@ def enrol(services: Services, *names: str) -> None:
 
 
 @pytest.fixture
-def broker_passwords(services: Services) -> dict[str, str]:
-    """The controller's own accounts have the passwords that it derives."""
-    own = {name: services.account_password(name) for name in (INGEST_ACCOUNT, DIRECTOR_ACCOUNT)}
-    return own | {name: secrets.token_urlsafe(32) for name in DEVICES}
+def held_by(tmp_path: Path) -> Callable[[Services, str], ssl.SSLContext]:
+    """`held_by(services, "gw-1")`: TLS with a certificate issued as enrolment issues them."""
+
+    def make(services: Services, device: str) -> ssl.SSLContext:
+        key = FileSigner.generate()
+        with writing(services.engine) as connection:
+            chain = certificates.issue(
+                connection, services.identities.fleet, device, key.public_key,
+                services.now_ms(), 1.0,
+            )  # fmt: skip
+        path = tmp_path / f"{device}.pem"
+        path.write_bytes(key.private_pem() + chain)
+        return client_context(services.identities.controller_authority().decode(), path)
+
+    return make
+
+
+@pytest.fixture
+def identities(services: Services) -> Identities:
+    """Those of this controller, which its own processes log in with."""
+    for name in (INGEST_ACCOUNT, DIRECTOR_ACCOUNT):
+        services.identities.make_login(name)
+    return services.identities
 
 
 class Process:
@@ -96,7 +119,8 @@ class Process:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable, *command, "--config", str(settings.path),
-                "--host", self._broker.host, "--port", str(self._broker.port),
+                "--host", self._broker.controller_host,
+                "--port", str(self._broker.controller_port),
                 stderr=log,
             )  # fmt: skip
         await eventually(lambda: self.log.count("event=connected") > connected or self._died())

@@ -22,7 +22,7 @@ DESIRED = "shoal/v1/jfk/gw-1/desired"
 
 @pytest.fixture
 async def director(services, broker, until):
-    link = DirectorLink(broker.host, broker.port, services.account_password(DIRECTOR_ACCOUNT))
+    link = DirectorLink(broker.controller_host, broker.controller_port, services.settings)
     director = Director(services.engine, services.director, link)
     await until(lambda: director.connected)
     yield director
@@ -111,18 +111,20 @@ async def test_what_was_signed_while_the_broker_was_away_is_published_when_it_is
     assert _sequence(services, await device.receive()) == 1
 
 
-async def test_a_revoked_device_is_cut_off_and_stays_out(services, broker, connect):
+async def test_a_revoked_device_is_cut_off_and_stays_out(services, broker, connect, held_by):
     services.broker = broker
     with writing(services.engine) as connection:
         row = {"device": "gw-7", "site": "jfk", "public_key": b"k" * 32, "enrolled_ms": 5}
         connection.execute(insert(schema.devices).values(**row))
     await enrolment.update_accounts(services)
-    password = services.device_password("gw-7", 5)
-    device = await connect("gw-7", password=password)
+    context = held_by(services, "gw-7")
+    device = await connect("gw-7", context=context)
 
     enrolment.revoke(services, "gw-7", "ann")
     await enrolment.update_accounts(services)
+    await enrolment.cut_off(services, "gw-7")
 
     await device.disconnected()
+    await asyncio.to_thread(device.close)
     with pytest.raises(PermissionError):
-        await connect("gw-7", password=password)
+        await connect("gw-7", context=context)

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from controller import schema
+from controller.broker import DIRECTOR_ACCOUNT, INGEST_ACCOUNT
 from controller.database import reading, writing
 from shoal.protocol import MAX_MESSAGE_BYTES
 from shoal.protocol.messages import decode
@@ -151,11 +152,10 @@ async def test_bad_messages_are_counted_logged_once_a_kind_and_dropped(
 
 
 async def test_a_device_is_believed_from_its_enrolment_to_its_revocation(
-    ingest, broker, broker_passwords, connect, window, services, until, count
+    ingest, broker, connect, window, services, until, count
 ):
-    broker_passwords |= {"gw-9": "p" * 32}
-    own = {name: broker_passwords[name] for name in broker_passwords if "_" in name}
-    await broker.set_accounts({"gw-9": "p" * 32}, own)
+    own = dict.fromkeys((INGEST_ACCOUNT, DIRECTOR_ACCOUNT), "unused-with-certificates")
+    await broker.set_accounts({"gw-9": "unused-with-certificates"}, own)
     device = await connect("gw-9")
     topic = WINDOW.replace("gw-1", "gw-9")
     await device.publish(topic, window(1, "gw-9"))

@@ -9,7 +9,7 @@ import tomllib
 
 import pytest
 
-from controller.broker import mosquitto
+from controller.broker.settings import TLS_NAMES
 
 pytestmark = pytest.mark.contract
 
@@ -75,5 +75,5 @@ def test_broker_is_reloaded_when_the_file_that_the_controller_writes_changes(rep
     text = (repository_root / "systemd" / "shoal-broker.path").read_text()
     watched = re.search(r"^PathChanged=(\S+)", text, re.MULTILINE)
     assert watched
-    assert watched[1].endswith(f"/{mosquitto.PASSWORDS}")
+    assert watched[1].endswith(f"/{TLS_NAMES[-1]}")  # certificates taken back
     assert "Unit=shoal-broker.service" in text.splitlines()

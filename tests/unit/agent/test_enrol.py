@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.enrol import check_answer, parse_token
+from agent.enrol import check_answer, check_pinned_answer, parse_token
 from shoal.errors import InvalidInputError, UntrustedError
-from shoal.protocol.desired import EnrolmentAnswer
+from shoal.protocol.desired import EnrolmentAnswer, EnrolmentRequest
 from shoal.protocol.envelope import DESIRED_TYPE, ENROLMENT_TYPE, Envelope, encode_envelope
-from shoal.signing import FileSigner, seal
+from shoal.signing import FileSigner, key_id, seal
 
 SECRET = bytes(range(32))
+NONCE = bytes(24)
 TOKEN = base64.urlsafe_b64encode(SECRET).decode().rstrip("=")
 
 
@@ -32,13 +33,15 @@ def _answer(director, **changes: Any) -> bytes:
     values: dict[str, Any] = {
         "device": "gw-1",
         "site": "jfk",
+        "nonce": NONCE,
         "director_keys": [director.public_key],
         "release_keys": [director.public_key],
         "release_threshold": 1,
         "broker_host": "localhost",
-        "broker_port": 1883,
-        "broker_username": "gw-1",
-        "broker_password": "x",
+        "broker_port": 8883,
+        "broker_ca": "",
+        "fleet_ca": "",
+        "certificate": "",
         "repository_url": "http://localhost",
         **changes,
     }
@@ -49,10 +52,14 @@ def _mac(envelope: Envelope, secret=SECRET) -> str:
     return hmac.new(secret, envelope.payload, hashlib.sha256).hexdigest()
 
 
+def _request(device="gw-1") -> EnrolmentRequest:
+    return EnrolmentRequest(device=device, site="jfk", profile="", csr=b"", nonce=NONCE)
+
+
 def _refused(envelope, mac, device="gw-1"):
     body = envelope if isinstance(envelope, bytes) else encode_envelope(envelope)
     with pytest.raises(UntrustedError) as caught:
-        check_answer(body, mac, SECRET, device)
+        check_answer(body, mac, SECRET, _request(device))
     return caught.value.code
 
 
@@ -98,8 +105,8 @@ def test_any_text_is_a_token_or_refused(token):
 
 def test_a_good_answer_is_believed(director):
     envelope = seal(_answer(director), ENROLMENT_TYPE, director)
-    answer = check_answer(encode_envelope(envelope), _mac(envelope), SECRET, "gw-1")
-    assert (answer.device, answer.site, answer.broker_port) == ("gw-1", "jfk", 1883)
+    answer = check_answer(encode_envelope(envelope), _mac(envelope), SECRET, _request())
+    assert (answer.device, answer.site, answer.broker_port) == ("gw-1", "jfk", 8883)
     assert answer.director_keys == [director.public_key]
 
 
@@ -123,6 +130,29 @@ def test_a_changed_answer_under_a_good_mac_is_refused(director):
 def test_an_answer_for_another_device_is_refused(director):
     envelope = seal(_answer(director), ENROLMENT_TYPE, director)
     assert _refused(envelope, _mac(envelope), device="gw-2") == "wrong-device"
+
+
+def test_an_answer_to_another_request_is_refused(director):
+    envelope = seal(_answer(director, nonce=bytes(23) + b"x"), ENROLMENT_TYPE, director)
+    assert _refused(envelope, _mac(envelope)) == "wrong-answer"
+
+
+def test_without_a_token_an_answer_is_believed_by_the_controllers_fingerprint_only(director):
+    envelope = seal(_answer(director), ENROLMENT_TYPE, director)
+    body, pinned = encode_envelope(envelope), key_id(director.public_key)
+    assert check_pinned_answer(body, pinned, _request()).device == "gw-1"
+    with pytest.raises(UntrustedError) as caught:
+        check_pinned_answer(body, key_id(bytes(32)), _request())
+    assert caught.value.code == "wrong-controller"
+
+
+def test_a_thief_who_lists_the_real_key_beside_his_own_is_refused(director):
+    thief = FileSigner.generate()
+    answer = _answer(thief, director_keys=[thief.public_key, director.public_key])
+    body = encode_envelope(seal(answer, ENROLMENT_TYPE, thief))
+    with pytest.raises(UntrustedError) as caught:
+        check_pinned_answer(body, key_id(director.public_key), _request())
+    assert caught.value.code == "unknown-key"
 
 
 def test_an_answer_signed_by_another_key_is_refused(director):

@@ -48,12 +48,50 @@ def test_names_the_user_to_run_as_only_when_there_is_one(run_as, expected):
     assert [line for line in _lines(text) if line.startswith("user ")] == expected
 
 
-def test_lists_the_certificate_when_there_is_one():
-    tls = TlsFiles(Path("/etc/tls/server.pem"), Path("/etc/tls/server.key"))
-    lines = _lines(mosquitto.conf(BrokerSettings(Path("/data"), tls=tls)))
-    assert "certfile /etc/tls/server.pem" in lines
-    assert "keyfile /etc/tls/server.key" in lines
-    assert lines.index("certfile /etc/tls/server.pem") > lines.index("listener 1883 127.0.0.1")
+def _listeners(**more) -> dict[str, set[str]]:
+    settings = BrokerSettings(Path("/data"), tls=TlsFiles.within(Path("/data")), **more)
+    found: dict[str, set[str]] = {"": set()}
+    at = ""
+    for line in _lines(mosquitto.conf(settings)):
+        if line.startswith("listener "):
+            at = line
+            found[at] = set()
+        found[at].add(line)
+    return found
+
+
+MUTUAL = {
+    "certfile /data/broker.pem",
+    "keyfile /data/broker.key",
+    "tls_version tlsv1.2",
+    "require_certificate true",
+    "use_identity_as_username true",
+    "use_username_as_clientid true",
+}
+
+
+def test_devices_and_the_controller_have_a_listener_each_with_an_authority_each():
+    found = _listeners()
+    devices, own = found["listener 8883 127.0.0.1"], found["listener 8884 127.0.0.1"]
+    assert devices > MUTUAL
+    assert own > MUTUAL
+    assert devices - own - MUTUAL == {
+        "listener 8883 127.0.0.1",
+        "cafile /data/device-ca.pem",
+        "crlfile /data/revoked.pem",
+    }
+    assert own - devices == {"listener 8884 127.0.0.1", "cafile /data/controller-ca.pem"}
+
+
+def test_passwords_are_for_the_probe_only_and_for_nobody_without_one():
+    assert "listener 0 probe.sock" in _listeners()
+    accounts = Accounts({"gw-1": "p" * 32}, {"controller_ingest": "q" * 32})
+    settings = BrokerSettings(Path("/data"), tls=TlsFiles.within(Path("/data")))
+    text = mosquitto.files(settings, accounts, PROBE)[mosquitto.PASSWORDS]
+    assert [line.split(":")[0] for line in text.splitlines()] == ["controller_probe"]
+    without = _listeners(probe=False)
+    assert not any("password" in line for lines in without.values() for line in lines)
+    assert len(without) == 3
 
 
 def test_gives_a_device_its_own_channels_and_the_controller_all():
@@ -93,7 +131,7 @@ def test_makes_three_files_with_every_account_and_no_password_in_clear():
     accounts = Accounts({"gw-1": "p" * 32}, {"controller_ingest": "q" * 32})
     files = mosquitto.files(SETTINGS, accounts, PROBE)
     users = [line.split(":")[0] for line in files[mosquitto.PASSWORDS].splitlines()]
-    assert users == ["controller_ingest", "controller_probe", "gw-1"]
+    assert users == ["controller_probe", "controller_ingest", "gw-1"]
     assert set(files) == {mosquitto.CONF, mosquitto.PASSWORDS, mosquitto.ACL}
     for secret in ("p" * 32, "q" * 32, "r" * 32):
         assert not any(secret in text for text in files.values())

@@ -80,9 +80,14 @@ def test_listens_where_it_is_told_and_keeps_its_store_in_the_folder():
 
 
 def test_lists_the_certificate_when_there_is_one():
-    tls = TlsFiles(Path("/etc/tls/server.pem"), Path("/etc/tls/server.key"))
+    tls = TlsFiles.within(Path("/data"))
     conf = nats.conf(BrokerSettings(Path("/data"), tls=tls), ACCOUNTS, PROBE)
     assert conf["mqtt"]["tls"] == {
-        "cert_file": "/etc/tls/server.pem",
-        "key_file": "/etc/tls/server.key",
+        "cert_file": "/data/broker.pem",
+        "key_file": "/data/broker.key",
+        "ca_file": "/data/all-ca.pem",
+        "verify_and_map": True,
+        "min_version": "1.2",
+        "timeout": nats.LOGIN_SECONDS,
     }
+    assert not any("password" in user for user in conf["authorization"]["users"])

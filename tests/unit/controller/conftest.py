@@ -22,8 +22,10 @@ from controller.config import load_settings
 from controller.enrolment import Sealed, create_token, enrol
 from controller.services import Services
 from controller.setup import initialise, trust_release_key
+from shoal.csr import make_request
 from shoal.package import Package, file_entries, make_package, write_package
 from shoal.protocol.desired import EnrolmentRequest
+from shoal.protocol.identity import proved_by_token
 from shoal.protocol.manifest import Contract, Feature, Manifest, OutputField, Requires, Variant
 from shoal.signing import FileSigner
 
@@ -152,14 +154,21 @@ def request_of() -> Callable[..., EnrolmentRequest]:
     """`request_of(token, "gw-1", site="jfk")`: what a device sends that holds a token."""
 
     def make(
-        token: str, device: str, site: str = "jfk", key: bytes | None = None, **changes: Any
+        token: str, device: str, site: str = "jfk", csr: bytes | None = None, **changes: Any
     ) -> EnrolmentRequest:
         token_id, _, text = token.partition(".")
         secret = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        key = os.urandom(32) if key is None else key
-        proof = hmac.new(secret, device.encode() + b"|" + key, hashlib.sha256).digest()
+        nonce = os.urandom(24)
+        csr = make_request(device, FileSigner.generate()) if csr is None else csr
+        signed = proved_by_token(device, site, nonce, csr)
         request = EnrolmentRequest(
-            token_id=token_id, device=device, site=site, profile="p", public_key=key, proof=proof
+            token_id=token_id or None,
+            device=device,
+            site=site,
+            profile="p",
+            csr=csr,
+            nonce=nonce,
+            proof=hmac.new(secret, signed, hashlib.sha256).digest(),
         )
         return msgspec.structs.replace(request, **changes)
 
@@ -176,6 +185,8 @@ def enrolled(
         token = create_token(
             services, "ann", device=device, site=None, labels={}, expires_seconds=None
         )
-        return enrol(services, request_of(token["token"], device, site))
+        sealed = enrol(services, request_of(token["token"], device, site))
+        assert isinstance(sealed, Sealed)
+        return sealed
 
     return make

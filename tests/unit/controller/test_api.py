@@ -17,13 +17,14 @@ from controller.api.json_body import MAX_BODY_BYTES
 from controller.database import writing
 
 PROBLEM = {"type", "title", "status", "detail", "code"}
-OPEN = {"/api/v1/health", "/api/v1/enrolments", "/repository/releases/{model}/{sequence}",
+OPEN = {"/api/v1/health", "/api/v1/enrolments", "/api/v1/renewals",
+        "/repository/releases/{model}/{sequence}",
         "/repository/files/{digest}", "/repository/metadata/{name}"}  # fmt: skip
 UNSAFE = "/api/v1/stream"  # never ends; tested with a real server
 VALUES = {
     "device": "gw-1", "kind": "windows", "model": "pump", "version": "1.0", "rollout": "r-1",
     "verb": "pause", "digest": "0" * 64, "sequence": "1", "number": "1", "command": "c-1",
-    "name": "pilot",
+    "name": "pilot", "wanted": "gw-1",
     "user": "ann", "token": "k-1",
 }  # fmt: skip
 

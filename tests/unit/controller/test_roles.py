@@ -17,10 +17,12 @@ from controller.setup import add_api_token
 VALUES = {
     "device": "gw-1", "kind": "windows", "model": "pump", "version": "1.0", "rollout": "r-1",
     "verb": "pause", "digest": "0" * 64, "sequence": "1", "number": "1", "command": "c-1",
-    "user": "ann", "token": "k-1", "what": "disable", "link": "x", "name": "app.css",
+    "user": "ann", "token": "k-1", "what": "disable", "link": "x", "wanted": "gw-1",
+    "name": "app.css",
 }  # fmt: skip
 OPEN = {
-    "GET /health", "POST /enrolments", "GET /static/{digest}/{name:path}",
+    "GET /health", "POST /enrolments", "POST /renewals",
+    "GET /static/{digest}/{name:path}",
     "GET /repository/releases/{model}/{sequence}", "GET /repository/files/{digest}",
     "GET /repository/metadata/{name}",
 }  # fmt: skip
@@ -33,7 +35,8 @@ VIEWING_CHANGES = {
     "POST /settings/password",
 }
 OPERATORS_READ = {
-    "GET /audit", "GET /enrolment-tokens", "GET /rollouts/new",
+    "GET /audit", "GET /enrolment-tokens", "GET /admissions",
+    "GET /rollouts/new",
     "GET /devices/{device}/commands", "GET /devices/{device}/commands/{command}",
 }  # fmt: skip
 RELEASERS = {
