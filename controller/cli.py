@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         ("init", _init, "make database, keys and the operator's token; safe to repeat"),
         ("serve", _serve, "run the controller until SIGTERM"),
         ("trust-release-key", _trust, "believe packages that this public key signed"),
+        ("new-key", _new_key, "make another online key, for shoal keys rotate"),
         ("token", _token, "make an API token for a person or a program"),
         ("broker-config", _broker_config, "write the files for a mosquitto of your own"),
     ):
@@ -47,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--config", type=Path, default=Path(DEFAULT_CONFIG), metavar="FILE")
         if name == "trust-release-key":
             one.add_argument("key", help="base64, or a file that holds it (*.pub)")
+        if name == "new-key":
+            one.add_argument("role", help="snapshot, timestamp or director")
         if name == "token":
             one.add_argument("action", choices=("create",))
             one.add_argument("name", help="whose token it is; stands in the audit log")
@@ -94,6 +97,16 @@ def _trust(arguments: argparse.Namespace) -> None:
         raise InvalidInputError(f"release key {arguments.key[:80]!r}: {error}") from error
     changed = trust_release_key(load_settings(arguments.config), key)
     print(f"release key {key_id(key)[:16]}… is {'now' if changed else 'already'} trusted")
+
+
+def _new_key(arguments: argparse.Namespace) -> None:
+    from controller.config import load_settings
+    from controller.setup import add_online_key
+    from shoal.signing import key_id
+
+    key = add_online_key(load_settings(arguments.config), arguments.role)
+    print(f"{arguments.role} key {key_id(key)[:16]}… made; it signs once it is published:")
+    print(f"  shoal keys rotate {arguments.role} --key …")
 
 
 def _token(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,8 @@
-"""Releases: verified packages, their files, and what devices fetch of them."""
+"""Releases: verified packages, their files, and what devices fetch of them.
+
+An uploaded package is *pending signature* until signed targets metadata list it
+(`controller.repository.publish`); from then on it is *released*, and can be assigned.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from controller import audit
 from controller.database import reading, writing
 from controller.errors import ConflictError, NotFoundError
 from controller.ingest.write import upsert
-from controller.schema import device_models, files, releases
+from controller.schema import device_models, files, published_releases, releases
 from controller.services import Services
 from shoal.errors import UntrustedError
 from shoal.package import Package, read_package, verify_package
@@ -21,11 +25,13 @@ from shoal.protocol.manifest import Manifest
 
 Document = dict[str, Any]
 
+PENDING, RELEASED, WITHDRAWN = "pending-signature", "released", "withdrawn"
+
 
 def publish(services: Services, path: Path, actor: str) -> Document:
-    """Verify a package and make it a release, or raise saying what does not hold.
+    """Verify a package and take it in, or raise saying what does not hold.
 
-    Publishing exactly the same package again changes nothing and is no error.
+    Uploading exactly the same package again changes nothing and is no error.
     """
     package = read_package(path)
     with reading(services.engine) as connection:
@@ -93,7 +99,7 @@ def _insert(connection: Connection, package: Package, now_ms: int, actor: str) -
         upsert(connection, files, {"sha256": digest}, {"length": length})
     subject = f"release {manifest.model} {manifest.version}"
     data = {"sequence": manifest.sequence, "manifest": package.manifest_sha256, "signed_by": keys}
-    audit.record(connection, now_ms, actor, "release.publish", subject, data)
+    audit.record(connection, now_ms, actor, "release.upload", subject, data)
 
 
 def list_models(connection: Connection) -> list[Document]:
@@ -126,6 +132,23 @@ def get_release(connection: Connection, model: str, version: str) -> Document:
     return _brief(row) | {"manifest": row["manifest"]}
 
 
+def check_released(connection: Connection, model: str, version: str) -> None:
+    """Raise unless a release is in signed targets metadata: devices would refuse it."""
+    release = get_release(connection, model, version)
+    if release["state"] != RELEASED:
+        raise ConflictError(
+            f"release {model} {version}: is {release['state'].replace('-', ' ')}, expected "
+            "released; sign it with shoal release push --targets-key, or shoal release export",
+            code="not-released",
+        )
+
+
+def pending(connection: Connection) -> list[Document]:
+    """Releases that wait for the signers of targets."""
+    found = [release for model in list_models(connection) for release in model["releases"]]
+    return [one for one in found if one["state"] == PENDING]
+
+
 def release_by_sequence(connection: Connection, model: str, sequence: int) -> RowMapping:
     """The row of a release."""
     return _row(connection, model, releases.c.sequence == sequence, str(sequence))
@@ -138,9 +161,7 @@ def manifest_of(row: RowMapping) -> Manifest:
 
 def _row(connection: Connection, model: str, here: Any, what: str) -> RowMapping:
     row = (
-        connection.execute(select(releases).where(releases.c.model == model, here))
-        .mappings()
-        .first()
+        connection.execute(_with_state().where(releases.c.model == model, here)).mappings().first()
     )
     if row is None:
         raise NotFoundError(f"release {model[:80]} {what[:40]}: not published")
@@ -148,20 +169,35 @@ def _row(connection: Connection, model: str, here: Any, what: str) -> RowMapping
 
 
 def _newest_first() -> Any:
-    return select(releases).order_by(releases.c.model, desc(releases.c.sequence))
+    return _with_state().order_by(releases.c.model, desc(releases.c.sequence))
+
+
+def _with_state() -> Any:
+    p = published_releases.c
+    same = (p.model == releases.c.model) & (p.sequence == releases.c.sequence)
+    signed = [p.signers, p.published_ms.label("released_ms"), p.published_by.label("released_by")]
+    return select(releases, *signed, p.withdrawn_ms).outerjoin(published_releases, same)
 
 
 def _brief(row: RowMapping) -> Document:
     names = (
-        "model", "version", "sequence", "manifest_sha256", "signed_by", "published_ms",
-        "published_by",
+        "model", "version", "sequence", "manifest_sha256", "manifest_length", "signed_by",
+        "published_ms", "published_by", "released_ms", "released_by",
     )  # fmt: skip
     manifest = row["manifest"]
     size = sum(entry["length"] for entry in manifest["files"])
     card = manifest.get("card") or {}
     return {name: row[name] for name in names} | {
+        "state": _state(row),
+        "signers": row["signers"] or [],
         "bytes": size,
         "summary": card.get("summary", ""),
         "metrics": card.get("metrics", {}),
         "variants": [one["name"] for one in manifest["variants"]],
     }
+
+
+def _state(row: RowMapping) -> str:
+    if row["withdrawn_ms"] is not None:
+        return WITHDRAWN
+    return PENDING if row["released_ms"] is None else RELEASED

@@ -26,7 +26,7 @@ from controller.secret import make_secret
 from controller.services import RELEASE_KEYS, release_keys
 from controller.state_files import write_private
 from shoal.errors import InvalidInputError
-from shoal.signing import KeyVerifier
+from shoal.signing import KeyVerifier, key_id
 
 
 def initialise(settings: Settings) -> list[str]:
@@ -59,6 +59,18 @@ def add_api_token(settings: Settings, name: str, role: str, token: str) -> None:
         tokens.store(connection, _now_ms(), maker, name, role, token, None)
 
     _write(settings, change)
+
+
+def add_online_key(settings: Settings, role: str) -> bytes:
+    """Make another key of an online role; who signs with it is for the offline signers to say."""
+    key = Keyring(settings.keys_dir).add(role)
+
+    def change(connection: Connection) -> None:
+        data = {"key_id": key_id(key)}
+        audit.record(connection, _now_ms(), "shoal-controller", "online-key.make", role, data)
+
+    _write(settings, change)
+    return key
 
 
 def trust_release_key(settings: Settings, key: bytes) -> bool:

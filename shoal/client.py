@@ -219,7 +219,10 @@ class Client:
         return self._get(f"/models/{model}/releases/{version}")
 
     def push_release(self, package: Path) -> Document:
-        """Publish a package file; the controller verifies signature, manifest and files."""
+        """Upload a package file; it is released once targets metadata list it, signed.
+
+        `shoal.trust.desk.Desk.publish` does that with the targets keys at hand.
+        """
         try:
             with package.open("rb") as file:
                 return self._send(
@@ -231,6 +234,22 @@ class Client:
                 )
         except OSError as error:
             raise InvalidInputError(f"package {package}: {error.strerror}") from error
+
+    # the TUF repository
+
+    def trust(self) -> Document:
+        """Roles, keys, thresholds, versions, ends and warnings."""
+        return self._get("/trust")
+
+    def trust_metadata(self, targets: Collection[str] | None = None) -> Document:
+        """What is published, signed: all, or only what these releases' targets belong to."""
+        if targets is None:
+            return self._get("/trust/metadata")
+        return self._send("GET", "/trust/metadata", params={"target": list(targets) or [""]})
+
+    def publish_trust(self, proposal: bytes) -> Document:
+        """Publish new metadata that enough keys signed (`shoal.trust.desk`)."""
+        return self._send("POST", "/trust", content=proposal, timeout=UPLOAD_TIMEOUT_SECONDS)
 
     # rollouts
 

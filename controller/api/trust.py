@@ -49,15 +49,19 @@ def read_trust(services: OfServices, connection: Reading) -> Document:
 
 @router.get("/trust/metadata")
 def read_trust_metadata(
-    connection: Reading, target: Annotated[list[str] | None, Query(max_length=1000)] = None
+    services: OfServices,
+    connection: Reading,
+    target: Annotated[list[str] | None, Query(max_length=1000)] = None,
 ) -> Response:
     """What is published, signed: all of it, or only what the releases `target` belong to."""
     bins = None
     if target is not None:
-        for path in target:
+        paths = [path for path in target if path]
+        for path in paths:
             parse_release_path(path)
-        bins = {name for path in target if (name := bin_of(connection, path))}
-    return Response(encode_base(read_base(connection, bins)), media_type="application/json")
+        bins = {name for path in paths if (name := bin_of(connection, path))}
+    body = encode_base(read_base(services, connection, bins))
+    return Response(body, media_type="application/json")
 
 
 @router.post("/trust")

@@ -64,12 +64,14 @@ def publish(services: Services, proposal: Proposal, person: Person) -> Document:
         return describe_status(connection, services.keyring, now)
 
 
-def read_base(connection: Connection, bins: set[str] | None) -> Base:
+def read_base(services: Services, connection: Connection, bins: set[str] | None) -> Base:
     """What is published, for who makes a proposal; with these bins (None: all)."""
     found = store.contents(connection, bins)
     if found is None:
         return Base()
-    return Base(store.roots(connection), found.targets, found.bins)
+    digest = found.targets.signed.targets[DIRECTOR_PATH].hashes["sha256"]
+    files_ = {DIRECTOR_PATH: services.artifacts.path(digest).read_bytes()}
+    return Base(store.roots(connection), found.targets, found.bins, files_)
 
 
 def bin_of(connection: Connection, path: str) -> str | None:

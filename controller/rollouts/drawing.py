@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Connection, func, select
 
 from controller.errors import ConflictError
-from controller.releases import get_release
+from controller.releases import check_released, get_release
 from controller.rollouts.evidence import what_a_canary_finds
 from controller.rollouts.values import Specification
 from controller.rollouts.waves import cut_waves, draw_order, grow, hold_back
@@ -58,6 +58,7 @@ def make_draft(
     connection: Connection, rollout: str, specification: Specification, moment: Moment
 ) -> Draft:
     """Choose the devices, leave out those that cannot take the release, and cut the waves."""
+    check_released(connection, specification.model, specification.version)
     release = get_release(connection, specification.model, specification.version)
     manifest = msgspec.convert(release["manifest"], Manifest)
     selection = read_selection(connection, specification.selector)

@@ -13,7 +13,7 @@ from controller.api.common import OfServices, Reading
 from controller.rollouts import drawing, service
 from controller.rollouts.values import Specification, parse_specification
 from controller.saved_selectors import moment
-from controller.schema import releases, selectors
+from controller.schema import published_releases, releases, selectors
 from controller.services import Services
 from controller.web.forms import read_form
 from controller.web.refusals import PageRoute
@@ -117,8 +117,11 @@ def saved_names(connection: Connection) -> list[str]:
 
 
 def newest_releases(connection: Connection) -> list[str]:
-    """Releases to choose from, as "model version", the newest first."""
+    """Releases that can be assigned, as "model version", the newest first."""
     c = releases.c
-    query = select(c.model, c.version).order_by(desc(c.published_ms), desc(c.sequence))
+    p = published_releases.c
+    same = (p.model == c.model) & (p.sequence == c.sequence) & p.withdrawn_ms.is_(None)
+    query = select(c.model, c.version).join(published_releases, same)
+    query = query.order_by(desc(c.published_ms), desc(c.sequence))
     rows = connection.execute(query.limit(RELEASES_SHOWN))
     return [f"{row.model} {row.version}" for row in rows]

@@ -165,7 +165,7 @@ def _serving() -> Iterator[tuple[LocalFleet, Package]]:
             fleet.start_controller()
             path = folder / "release.shoal"
             write_package(package, path)
-            fleet.client.push_release(path)
+            fleet.release(path)
             yield fleet, package
 
 

@@ -154,7 +154,7 @@ class Story:
 
     def _roll_out(self, package: Package, stages: list[Document]) -> Document:
         client = self.fleet.client
-        client.push_release(self._package_path(package))
+        self.fleet.release(self._package_path(package))
         created = client.create_rollout(
             {
                 "model": weather.MODEL,

@@ -19,6 +19,7 @@ from local_fleet import processes
 from local_fleet.agents import Agent, AgentSpec, enrol_all
 from local_fleet.controller import Controller
 from local_fleet.processes import Child, LocalFleetError
+from local_fleet.signing import SigningFolder
 from shoal.client import Client
 from shoal.signing import FileSigner
 
@@ -42,6 +43,7 @@ class LocalFleet:
         self.logs = folder / "logs"
         self.controller = Controller.choose(folder / "controller", broker, port)
         self.signer = FileSigner.load_or_create(folder / "keys" / "release.key")
+        self.signing = SigningFolder(folder / "keys")
         self.agents: dict[str, Agent] = {}
         self.children: dict[str, Child] = {}
         self._client: Client | None = None
@@ -83,13 +85,19 @@ class LocalFleet:
         """A fresh address that opens the dashboard signed in as operator, once."""
         return str(self.client.create_sign_in_link()["url"])
 
-    def start_controller(self) -> Child:
-        """Create the controller's state where there is none, start it, wait until it answers."""
+    def start_controller(self, *, with_root: bool = True) -> Child:
+        """Make the controller's state where there is none, start it, publish its first root."""
         self.controller.init(self.signer.public_key)
         child = self.controller.start(self.logs)
         self.children["controller"] = child
         self.controller.wait_ready(child, self.client)
+        if with_root:
+            self.signing.init(self.client)
         return child
+
+    def release(self, package: Path) -> None:
+        """Upload a package and publish it, signed by the targets key."""
+        self.signing.release(self.client, package)
 
     def enrol(self, specs: Iterable[AgentSpec]) -> None:
         """Enrol devices, each with a one-time token of its own."""

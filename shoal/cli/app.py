@@ -19,6 +19,7 @@ from shoal.cli import (
     rollout,
     selector,
     token,
+    trust,
     user,
 )
 
@@ -38,6 +39,7 @@ app.add_typer(release.app, name="release")
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(selector.app, name="selector")
 app.add_typer(token.app, name="token")
+app.add_typer(trust.app, name="trust")
 app.add_typer(user.app, name="user")
 fleet.register(app)
 author.register(app)

@@ -1,4 +1,4 @@
-"""`shoal keys create|show`, and how commands take keys.
+"""`shoal keys create|show`, and how commands take release keys (others: `signing_keys`).
 
 FILE is the private key, FILE.pub the public one; both are 32 bytes in base64, so the ending alone
 tells them apart, and a `.pub` is never taken for a private key: anybody could sign with it.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shoal.cli import key_changes
 from shoal.cli.session import AsJson, print_json
 from shoal.errors import InvalidInputError
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from shoal.signing import FileSigner, PublicKey
 
 app = typer.Typer(
-    help="Release keys: devices run only what one of them signed.",
+    help="Keys: the author's, who signs packages, and those of root and targets.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -29,6 +30,9 @@ PUBLIC_KEY_BYTES = 32
 MAX_KEY_FILE_BYTES = 4096
 
 KeyFile = Annotated[Path, typer.Argument(metavar="FILE", help="The private key's file.")]
+
+
+key_changes.register(app)
 
 
 @app.command("create")
@@ -47,13 +51,18 @@ def create(file: KeyFile, as_json: AsJson = False) -> None:
             out.write(_base64(signer.public_key) + "\n")
     except OSError as error:
         raise InvalidInputError(f"key file {file}: {error.strerror}") from error
-    _show(signer, as_json)
+    _show(signer.public_key, as_json)
 
 
 @app.command("show")
 def show(file: KeyFile, as_json: AsJson = False) -> None:
-    """Show the public key and the id of a release key."""
-    _show(load_key(file), as_json)
+    """Show the public key and the id of a key; no passphrase is needed."""
+    if _is_encrypted(file):
+        from shoal.trust.key_files import read_public
+
+        _show(read_public(file), as_json)
+    else:
+        _show(load_key(file).public_key, as_json)
 
 
 def load_key(file: Path) -> FileSigner:
@@ -94,14 +103,22 @@ def _refuse_public(file: Path) -> None:
         )
 
 
-def _show(signer: FileSigner, as_json: bool) -> None:
+def _is_encrypted(file: Path) -> bool:
+    try:
+        with file.open("rb") as one:
+            return one.read(1) == b"{"
+    except OSError:
+        return False
+
+
+def _show(key: PublicKey, as_json: bool) -> None:
     from shoal.signing import key_id
 
-    public = _base64(signer.public_key)
+    public = _base64(key)
     if as_json:
-        print_json({"public_key": public, "key_id": key_id(signer.public_key)})
+        print_json({"public_key": public, "key_id": key_id(key)})
     else:
-        typer.echo(f"public key  {public}\nkey id      {key_id(signer.public_key)}")
+        typer.echo(f"public key  {public}\nkey id      {key_id(key)}")
 
 
 def _base64(key: PublicKey) -> str:

@@ -100,12 +100,13 @@ def alert_table(alerts: list[Document]) -> Table:
 
 def release_table(releases: list[Document]) -> Table:
     """One line a release."""
-    table = plain_table("MODEL", "VERSION", "SEQUENCE", "PUBLISHED", "MANIFEST")
+    table = plain_table("MODEL", "VERSION", "SEQUENCE", "STATE", "UPLOADED", "MANIFEST")
     for one in releases:
         table.add_row(
             one["model"],
             one["version"],
             str(one["sequence"]),
+            str(one.get("state", "")).replace("-", " "),
             clock(one.get("published_ms")),
             str(one["manifest_sha256"])[:12],
         )

@@ -14,6 +14,7 @@ from typing import Any
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from shoal.errors import InvalidInputError, UntrustedError
+from shoal.package import sha256
 from shoal.protocol.targets import DIRECTOR_PATH, DirectorKeys, encode_director
 from shoal.signing import PublicKey, Signer, key_id
 from shoal.trust.check import check_chain, check_whole, signatures_of
@@ -120,6 +121,12 @@ def verify_base(base: Base, trusted: Metadata[Root] | None) -> Contents | None:
     if contents is None:
         raise UntrustedError("published metadata: holds no targets", code="bad-proposal")
     check_whole(contents)
+    target = contents.targets.signed.targets[DIRECTOR_PATH]
+    if sha256(base.files.get(DIRECTOR_PATH, b"")) != target.hashes["sha256"]:
+        raise UntrustedError(
+            f"{DIRECTOR_PATH}: the bytes given are not those that were signed",
+            code="digest-mismatch",
+        )
     return contents
 
 

@@ -57,6 +57,8 @@ class Base:
     roots: tuple[Metadata[Root], ...] = ()
     targets: Metadata[Targets] | None = None
     bins: dict[str, Metadata[Targets]] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Bytes of targets that are no releases."""
 
     def contents(self) -> Contents | None:
         """As the rules look at it; None before the first root."""
@@ -82,6 +84,7 @@ class BaseDocument(Struct, kw_only=True):
     roots: list[Raw] = []
     targets: Raw = _NOTHING
     bins: dict[str, Raw] = {}
+    files: dict[str, bytes] = {}
 
 
 class ProposalFile(Struct, kw_only=True):
@@ -156,6 +159,7 @@ def _base_document(base: Base) -> BaseDocument:
         roots=[Raw(encode(one)) for one in base.roots],
         targets=_raw(base.targets),
         bins=_raws(base.bins),
+        files=base.files,
     )
 
 
@@ -178,6 +182,7 @@ def _base(found: BaseDocument) -> Base:
         roots=tuple(decode(bytes(one), Root, ROOT) for one in found.roots),
         targets=_targets(found.targets),
         bins=_bins(found.bins),
+        files=dict(found.files),
     )
 
 

@@ -53,7 +53,7 @@ def fleet(tmp_path_factory):
         for package in (first, better):
             path = fleet.folder / f"{package.manifest.version}.shoal"
             write_package(package, path)
-            fleet.client.push_release(path)
+            fleet.release(path)
         roll_out(fleet, "1.0.0", [{"name": "all", "share": 1.0}], soak_seconds=0)
         fleet.wait_for(lambda: _all_run(fleet, "1.0.0") or None, 60, "release 1.0.0 runs")
         yield fleet

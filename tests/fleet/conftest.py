@@ -128,7 +128,7 @@ class Player:
             manifest = package.manifest
             path = self.fleet.folder / f"{manifest.model}-{manifest.version}.shoal"
             write_package(package, path)
-            self.fleet.client.push_release(path)
+            self.fleet.release(path)
             created = self.fleet.client.create_rollout(
                 {
                     "model": manifest.model,

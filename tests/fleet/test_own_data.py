@@ -35,6 +35,7 @@ def _environment(fleet: LocalFleet) -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "SHOAL_URL": fleet.url,
         "SHOAL_TOKEN_FILE": str(fleet.controller.token_file),
+        "SHOAL_KEY_PASSPHRASE_FILE": str(fleet.controller.folder / "passphrase"),
     }
 
 
@@ -67,10 +68,11 @@ def _join(parts: list[Path], path: Path) -> int:
 
 @pytest.fixture
 def own_controller(tmp_path, request):
-    """A controller that knows no release key yet, in a folder where an author works."""
+    """A controller without a root, in a folder where an author works."""
     folder = tmp_path / "author"
     with LocalFleet(folder, broker=request.param) as fleet:
-        fleet.start_controller()
+        fleet.start_controller(with_root=False)
+        (fleet.controller.folder / "passphrase").write_text("of these tests alone")
         yield fleet
 
 
@@ -85,7 +87,8 @@ def test_every_labelled_row_is_answered_once_and_compared_with_its_label(
         tmp_path,
         f"shoal train autoencoder {skab}/anomaly-free.csv --time-column datetime --name skab "
         f"--model-version 1.0.0 --sequence 1 --key {key} --out skab-1.shoal\n"
-        "shoal release push skab-1.shoal",
+        f"shoal release push skab-1.shoal --targets-key {fleet.folder}/keys/targets.key "
+        f"--passphrase-file {fleet.folder}/keys/passphrase",
     )
     devices = {name: player(name) for name in SKAB_RUNS}
     for device in devices.values():  # a device takes a model in normal times; some runs are not

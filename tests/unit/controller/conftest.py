@@ -9,6 +9,7 @@ import os
 import shutil
 from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,12 @@ from fastapi import FastAPI
 
 from controller.app import build_app, build_services
 from controller.config import load_settings
+from controller.database import reading
 from controller.enrolment import Sealed, create_token, enrol
+from controller.people.person import Person
+from controller.people.roles import ADMIN
+from controller.releases import publish as upload
+from controller.repository.publish import publish, read_base
 from controller.services import Services
 from controller.setup import initialise, trust_release_key
 from shoal.csr import make_request
@@ -27,7 +33,12 @@ from shoal.package import Package, file_entries, make_package, write_package
 from shoal.protocol.desired import EnrolmentRequest
 from shoal.protocol.identity import proved_by_token
 from shoal.protocol.manifest import Contract, Feature, Manifest, OutputField, Requires, Variant
+from shoal.protocol.targets import DirectorKeys
 from shoal.signing import FileSigner
+from shoal.trust import ceremony
+from shoal.trust.desk import target_of_package
+from shoal.trust.metadata import RoleKeys
+from shoal.trust.roles import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
 
 MakePackage = Callable[..., Package]
 
@@ -58,6 +69,46 @@ def services(tmp_path: Path, template: Path) -> Iterator[Services]:
     services = build_services(load_settings(folder / "controller.toml"))
     yield services
     services.engine.dispose()
+
+
+class Signers:
+    """The offline side: keys, and proposals made from what the controller gives."""
+
+    def __init__(self, services):
+        self.services = services
+        self.root, self.targets = FileSigner.generate(), FileSigner.generate()
+
+    @property
+    def now(self):
+        return datetime.now(UTC)
+
+    def contents(self):
+        with reading(self.services.engine) as connection:
+            return read_base(self.services, connection, None).contents()
+
+    def first(self, **roles):
+        ring = self.services.keyring
+        keys = {
+            ROOT: RoleKeys((self.root.public_key,)),
+            TARGETS: RoleKeys((self.targets.public_key,)),
+            SNAPSHOT: RoleKeys(tuple(ring.public_keys(SNAPSHOT))),
+            TIMESTAMP: RoleKeys(tuple(ring.public_keys(TIMESTAMP))),
+        }
+        director = DirectorKeys(keys=ring.public_keys("director"))
+        proposal = ceremony.propose_first(keys | roles, director, self.now, 2)
+        return self.sign(proposal, self.root, self.targets)
+
+    def sign(self, proposal, *signers):
+        contents = self.contents()
+        for one in signers:
+            ceremony.sign_proposal(contents, proposal, one)
+        return proposal
+
+    def release(self, package, *signers):
+        proposal = ceremony.propose_releases(
+            self.contents(), [target_of_package(package)], self.now
+        )
+        return self.sign(proposal, *(signers or (self.targets,)))
 
 
 class Api:
@@ -190,3 +241,25 @@ def enrolled(
         return sealed
 
     return make
+
+
+@pytest.fixture
+def signers(services: Services) -> Signers:
+    """Who holds the offline keys; nothing is published yet."""
+    return Signers(services)
+
+
+@pytest.fixture
+def release(
+    services: Services, signers: Signers, package_file: Callable[[Package], Path]
+) -> Callable[[Package], None]:
+    """`release(package)`: uploaded, and published by the signers of targets."""
+
+    def run(package: Package) -> None:
+        admin = Person("ann", ADMIN)
+        upload(services, package_file(package), "ann")
+        if signers.contents() is None:
+            publish(services, signers.first(), admin)
+        publish(services, signers.release(package), admin)
+
+    return run

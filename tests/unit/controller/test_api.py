@@ -51,11 +51,10 @@ def _problem(answer):
 
 
 @pytest.fixture
-def with_pump(api, operator, enrolled, make_pump, package_file):
+def with_pump(api, operator, enrolled, make_pump, release):
     """One device, one release and one draft rollout."""
     enrolled("gw-1")
-    body = package_file(make_pump()).read_bytes()
-    assert api.post("/api/v1/releases", content=body, headers=operator).status_code == 201
+    release(make_pump())
     draft = {"model": "pump", "version": "1.0", "start": False}
     assert api.post("/api/v1/rollouts", json=draft, headers=operator).status_code == 201
     return api

@@ -11,7 +11,6 @@ from controller import schema
 from controller.config import RolloutSettings
 from controller.database import writing
 from controller.people.directory import secret_hash
-from controller.releases import publish
 from controller.rollouts.engine import Engine
 
 PLAN = {
@@ -22,7 +21,7 @@ PLAN = {
 
 
 @pytest.fixture
-def ask(api, services, enrolled, make_pump, package_file):
+def ask(api, services, enrolled, make_pump, release):
     """`ask("bob", "approve", reason=…)`: what a person asks of r-1, and the answer."""
     people = {"olga": "operator", "ann": "releaser", "bob": "releaser", "bob's script": "releaser"}
     with writing(services.engine) as connection:
@@ -37,7 +36,7 @@ def ask(api, services, enrolled, make_pump, package_file):
             ))  # fmt: skip
     for device in ("gw-1", "gw-2"):
         enrolled(device)
-    publish(services, package_file(make_pump()), "ann")
+    release(make_pump())
 
     def run(person, verb, **query):
         headers = {"authorization": f"Bearer {person}"}

@@ -134,7 +134,7 @@ def test_a_token_acts_under_its_name(services, api, make_pump, package_file):
     body = package_file(make_pump()).read_bytes()
     assert api.post("/api/v1/releases", content=body, headers=headers).status_code == 201
     rows = api.get("/api/v1/audit", headers=headers).json()["items"]
-    assert (rows[0]["actor"], rows[0]["action"]) == ("ci", "release.publish")
+    assert (rows[0]["actor"], rows[0]["action"]) == ("ci", "release.upload")
 
 
 def test_no_token_is_stored_in_words(services):

@@ -27,12 +27,10 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def pump(services, enrolled, make_pump, package_file):
+def pump(services, enrolled, make_pump, release):
     """Two releases of the pump, and two devices."""
-    from controller.releases import publish
-
     for number in (1, 2):
-        publish(services, package_file(make_pump(f"{number}.0", number)), "ann")
+        release(make_pump(f"{number}.0", number))
     enrolled("gw-1")
     enrolled("gw-2")
 

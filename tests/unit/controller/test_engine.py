@@ -9,7 +9,6 @@ from controller import schema
 from controller.database import reading, writing
 from controller.ingest.fold import Folder
 from controller.ingest.write import write_batch
-from controller.releases import publish
 from controller.rollouts.engine import Engine
 from controller.rollouts.service import command, create, get_rollout, list_executions
 from controller.rollouts.values import parse_specification
@@ -78,11 +77,11 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(services, enrolled, make_pump, package_file):
+def fleet(services, enrolled, make_pump, release):
     manifests = {}
     for number in (1, 2):
         package = make_pump(f"{number}.0", number)
-        publish(services, package_file(package), "ann")
+        release(package)
         manifests[number] = package.manifest_sha256
     fleet = Fleet(services, manifests)
     for device in DEVICES:

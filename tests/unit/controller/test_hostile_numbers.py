@@ -14,7 +14,6 @@ from controller.database import reading, writing
 from controller.drift import device_drift, severity, worst_field
 from controller.ingest.fold import Folder
 from controller.ingest.write import write_batch
-from controller.releases import publish
 from controller.rollouts.evidence import summarise as evidence
 from controller.summaries import Summaries
 from controller.summaries import summarise as summary
@@ -168,7 +167,7 @@ REQUIRING = {"memory_mb": 100, "disk_mb": 5, "runtime_version": "2.1"}
      {"runtimes": 5}, {"memory_mb": -1.0}, {"memory_mb": 10**400}],
 )  # fmt: skip
 def test_a_device_with_odd_facts_is_left_out_and_stops_nobody(
-    services, api, operator, enrolled, make_pump, package_file, facts
+    services, api, operator, enrolled, make_pump, release, facts
 ):
     enrolled("gw-1")
     enrolled("gw-2")
@@ -177,7 +176,7 @@ def test_a_device_with_odd_facts_is_left_out_and_stops_nobody(
         for device, own in (("gw-1", facts), ("gw-2", good)):
             here = schema.devices.c.device == device
             connection.execute(schema.devices.update().where(here).values(facts=own))
-    publish(services, package_file(make_pump(requires=Requires(**REQUIRING))), "ann")
+    release(make_pump(requires=Requires(**REQUIRING)))
     body = {"model": "pump", "version": "1.0"}
     answer = api.post("/api/v1/rollouts/preview", json=body, headers=operator)
     assert answer.status_code == 200, answer.text
@@ -187,7 +186,7 @@ def test_a_device_with_odd_facts_is_left_out_and_stops_nobody(
 
 
 def test_devices_that_cannot_take_a_release_are_left_out_with_the_reason(
-    services, api, operator, enrolled, make_pump, package_file
+    services, api, operator, enrolled, make_pump, release
 ):
     for name, sequence in (("gw-1", 5), ("gw-2", 1), ("gw-3", None)):
         enrolled(name)
@@ -196,7 +195,7 @@ def test_devices_that_cannot_take_a_release_are_left_out_with_the_reason(
                 row = {"device": name, "model": "pump", "active_sequence": sequence}
                 connection.execute(insert(schema.device_models).values(**row))
     for number in (1, 2):
-        publish(services, package_file(make_pump(f"{number}.0", number)), "ann")
+        release(make_pump(f"{number}.0", number))
     body = {"model": "pump", "version": "2.0", "selector": "device:gw-1,gw-2"}
     document = api.post("/api/v1/rollouts/preview", json=body, headers=operator).json()
     assert document["incompatible"] == [

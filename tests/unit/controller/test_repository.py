@@ -15,67 +15,16 @@ from controller import schema
 from controller.database import reading
 from controller.people.roles import RELEASER
 from controller.repository import online, store
-from controller.repository.publish import read_base
 from controller.repository.resign import Resigner
 from controller.repository.status import describe_status
 from controller.setup import add_api_token
-from shoal.protocol.targets import DirectorKeys, ReleaseTarget, release_path
+from shoal.protocol.targets import release_path
 from shoal.signing import FileSigner
 from shoal.trust import ceremony
-from shoal.trust.metadata import RoleKeys, encode, release_target, sign
+from shoal.trust.desk import target_of_package
+from shoal.trust.metadata import RoleKeys, encode, sign
 from shoal.trust.proposal import encode_proposal
 from shoal.trust.roles import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
-
-
-class Signers:
-    """The offline side: keys, and proposals made from what the controller gives."""
-
-    def __init__(self, services):
-        self.services = services
-        self.root, self.targets = FileSigner.generate(), FileSigner.generate()
-
-    @property
-    def now(self):
-        return datetime.now(UTC)
-
-    def contents(self):
-        with reading(self.services.engine) as connection:
-            return read_base(connection, None).contents()
-
-    def first(self, **roles):
-        ring = self.services.keyring
-        keys = {
-            ROOT: RoleKeys((self.root.public_key,)),
-            TARGETS: RoleKeys((self.targets.public_key,)),
-            SNAPSHOT: RoleKeys(tuple(ring.public_keys(SNAPSHOT))),
-            TIMESTAMP: RoleKeys(tuple(ring.public_keys(TIMESTAMP))),
-        }
-        director = DirectorKeys(keys=ring.public_keys("director"))
-        proposal = ceremony.propose_first(keys | roles, director, self.now, 2)
-        return self.sign(proposal, self.root, self.targets)
-
-    def sign(self, proposal, *signers):
-        contents = self.contents()
-        for one in signers:
-            ceremony.sign_proposal(contents, proposal, one)
-        return proposal
-
-    def release(self, package, *signers):
-        proposal = ceremony.propose_releases(self.contents(), [target_of(package)], self.now)
-        return self.sign(proposal, *(signers or (self.targets,)))
-
-
-def target_of(package):
-    manifest = package.manifest
-    custom = ReleaseTarget(
-        model=manifest.model, version=manifest.version, release_sequence=manifest.sequence
-    )
-    return release_target(custom, package.manifest_sha256, len(package.manifest_bytes))
-
-
-@pytest.fixture
-def signers(services):
-    return Signers(services)
 
 
 @pytest.fixture
@@ -231,7 +180,9 @@ def _refused(answer, code):
 
 
 def test_a_key_that_the_root_does_not_name_signs_nothing(send, published, push, versions):
-    proposal = ceremony.propose_releases(published.contents(), [target_of(push())], published.now)
+    proposal = ceremony.propose_releases(
+        published.contents(), [target_of_package(push())], published.now
+    )
     for one in proposal.bins.values():
         sign(one, FileSigner.generate())
     before = versions()
@@ -240,7 +191,9 @@ def test_a_key_that_the_root_does_not_name_signs_nothing(send, published, push, 
 
 
 def test_an_online_key_signs_no_release(services, send, published, push):
-    proposal = ceremony.propose_releases(published.contents(), [target_of(push())], published.now)
+    proposal = ceremony.propose_releases(
+        published.contents(), [target_of_package(push())], published.now
+    )
     for role in (SNAPSHOT, TIMESTAMP, "director"):
         for one in proposal.bins.values():
             sign(one, services.keyring.signers(role)[0])
@@ -313,7 +266,7 @@ def test_a_release_in_the_wrong_bin_is_refused(send, published, push):
 @pytest.mark.parametrize("path", ["../../x", "/etc/passwd", "releases/pump/1.json/..", "a\\b"])
 def test_a_target_s_name_that_could_be_a_path_is_refused(send, published, push, path):
     contents = published.contents()
-    target = target_of(push())
+    target = target_of_package(push())
     target.path = path
     proposal = ceremony.propose_releases(contents, [target], published.now)
     answer = send(published.sign(proposal, published.targets))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from controller.releases import publish
 from shoal.protocol.manifest import Requires
 
 
@@ -69,9 +68,9 @@ def test_what_cannot_be_saved_is_refused_with_a_sentence(call, fleet, name, body
     assert words in problem["detail"]
 
 
-def test_a_preview_counts_and_says_why(call, fleet, services, make_pump, package_file):
+def test_a_preview_counts_and_says_why(call, fleet, services, make_pump, release):
     package = make_pump(requires=Requires(arch=["riscv64"]))
-    publish(services, package_file(package), "ann")
+    release(package)
     status, found = call(
         "POST", "/selectors/preview", {"selector": "site:jfk", "model": "pump", "version": "1.0"}
     )
@@ -84,9 +83,9 @@ def test_a_preview_counts_and_says_why(call, fleet, services, make_pump, package
 
 
 def test_a_draft_starts_only_for_the_devices_it_was_planned_for(
-    call, fleet, enrolled, services, make_pump, package_file
+    call, fleet, enrolled, services, make_pump, release
 ):
-    publish(services, package_file(make_pump()), "ann")
+    release(make_pump())
     body = {"model": "pump", "version": "1.0", "selector": "site:jfk", "start": False}
     status, problem = call("POST", "/rollouts", body | {"expect": 3})
     assert (status, problem["code"]) == (409, "other-devices")
@@ -106,9 +105,9 @@ def test_a_draft_starts_only_for_the_devices_it_was_planned_for(
 
 
 def test_a_draft_that_nobody_matches_any_more_does_not_start(
-    call, fleet, services, make_pump, package_file
+    call, fleet, services, make_pump, release
 ):
-    publish(services, package_file(make_pump()), "ann")
+    release(make_pump())
     body = {"model": "pump", "version": "1.0", "selector": "device:gw-3", "start": False}
     call("POST", "/rollouts", body)
     call("POST", "/devices/gw-3/revoke")
@@ -123,11 +122,11 @@ def test_a_wrong_search_is_refused_with_its_place(call, fleet):
 
 
 def test_waves_of_a_plan_may_choose_their_devices_and_leave_a_control(
-    call, enrolled, services, make_pump, package_file
+    call, enrolled, services, make_pump, release
 ):
     for number in range(10):
         enrolled(f"gw-{number}", site="jfk" if number < 3 else "lga")
-    publish(services, package_file(make_pump()), "ann")
+    release(make_pump())
     body = {
         "model": "pump", "version": "1.0", "start": False, "control_share": 0.2,
         "waves": [
