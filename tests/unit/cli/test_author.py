@@ -471,6 +471,8 @@ def test_the_tutorial_does_what_it_says(
     tmp_path: Path, repository_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "passphrase").write_text("of this test alone")
+    monkeypatch.setenv("SHOAL_KEY_PASSPHRASE_FILE", str(tmp_path / "passphrase"))
     page = (repository_root / "docs" / "tutorials" / "your-own-csv.md").read_text()
     blocks = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.S | re.M)
     exec(next(text for kind, text in blocks if kind == "python"), {})
