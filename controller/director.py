@@ -17,13 +17,14 @@ import msgspec
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.reasoncodes import ReasonCode
-from sqlalchemy import Connection, Engine, and_, insert, or_, select, update
+from sqlalchemy import Connection, Engine, and_, bindparam, or_, select, update
 
 from controller import commands
 from controller.broker import DIRECTOR_ACCOUNT
 from controller.config import Settings
 from controller.database import reading, writing
 from controller.identity.logins import log_in_as
+from controller.ingest.write import upsert_all
 from controller.publication import Publication
 from controller.schema import assignments, desired, device_options, devices, releases, rollouts
 from shoal.ids import DeviceId, SiteId
@@ -55,17 +56,18 @@ def sign_pending(engine: Engine, signer: Signer, now: datetime) -> int:
         names = list(connection.scalars(query))
     if names:
         with writing(engine) as connection:
-            for name in names:
-                _sign(connection, signer, name, now)
+            _sign(connection, signer, names, now)
     return len(names)
 
 
-def mark_dirty(connection: Connection, device: str) -> None:
-    """Assignments of `device` changed in this transaction: it needs a new desired state."""
-    here = desired.c.device == device
-    if not connection.execute(update(desired).where(here).values(dirty=True)).rowcount:
-        row = {"device": device, "sequence": 0, "envelope": b"", "expires_ms": 0, "dirty": True}
-        connection.execute(insert(desired).values(**row))
+def mark_dirty(connection: Connection, *names: str) -> None:
+    """Assignments of these devices changed in this transaction: each needs a new desired state."""
+    rows = [
+        {"device": name, "sequence": 0, "envelope": b"", "expires_ms": 0, "dirty": True}
+        for name in names
+    ]
+    if rows:
+        upsert_all(connection, desired, rows, ("device",), ("dirty",))
 
 
 def make_desired(
@@ -86,33 +88,43 @@ def make_desired(
     )
 
 
-def _sign(connection: Connection, signer: Signer, device: str, now: datetime) -> None:
-    here = desired.c.device == device
-    sequence = (connection.scalar(select(desired.c.sequence).where(here)) or 0) + 1
-    options = read_options(connection, device)
-    state = make_desired(device, sequence, now, _assignments(connection, device), options)
-    envelope = encode_envelope(seal(msgspec.json.encode(state), DESIRED_TYPE, signer))
-    connection.execute(
-        update(desired)
-        .where(here)
-        .values(
-            sequence=sequence,
-            envelope=envelope,
-            expires_ms=int(state.expires.timestamp() * 1000),
-            dirty=False,
+def _sign(connection: Connection, signer: Signer, names: list[str], now: datetime) -> None:
+    c = desired.c
+    query = select(c.device, c.sequence).where(c.device.in_(names))
+    sequences = {row.device: row.sequence for row in connection.execute(query)}
+    options = _options(connection, names)
+    models = _assignments(connection, names)
+    rows = []
+    for name in names:
+        given = options.get(name, DeviceOptions())
+        state = make_desired(name, sequences[name] + 1, now, models.get(name, []), given)
+        rows.append(
+            {
+                "b_device": name,
+                "sequence": state.sequence,
+                "envelope": encode_envelope(seal(msgspec.json.encode(state), DESIRED_TYPE, signer)),
+                "expires_ms": int(state.expires.timestamp() * 1000),
+                "dirty": False,
+            }
         )
-    )
+    connection.execute(update(desired).where(c.device == bindparam("b_device")), rows)
 
 
 def read_options(connection: Connection, device: str) -> DeviceOptions:
     """The settings that an operator gave this device."""
-    stored = connection.scalar(
-        select(device_options.c.options).where(device_options.c.device == device)
-    )
-    return msgspec.convert(stored or {}, type=DeviceOptions)
+    return _options(connection, [device]).get(device, DeviceOptions())
 
 
-def _assignments(connection: Connection, device: str) -> list[Assignment]:
+def _options(connection: Connection, names: list[str]) -> dict[str, DeviceOptions]:
+    c = device_options.c
+    query = select(c.device, c.options).where(c.device.in_(names))
+    return {
+        row.device: msgspec.convert(row.options or {}, type=DeviceOptions)
+        for row in connection.execute(query)
+    }
+
+
+def _assignments(connection: Connection, names: list[str]) -> dict[str, list[Assignment]]:
     same = and_(
         assignments.c.model == releases.c.model,
         assignments.c.release_sequence == releases.c.sequence,
@@ -127,10 +139,13 @@ def _assignments(connection: Connection, device: str) -> list[Assignment]:
         )
         .join(releases, same)
         .outerjoin(rollouts, rollouts.c.rollout == assignments.c.rollout)
-        .where(assignments.c.device == device)
-        .order_by(assignments.c.model)
+        .where(assignments.c.device.in_(names))
+        .order_by(assignments.c.device, assignments.c.model)
     )
-    return [_assignment(row) for row in connection.execute(query)]
+    found: dict[str, list[Assignment]] = {}
+    for row in connection.execute(query):
+        found.setdefault(row.device, []).append(_assignment(row))
+    return found
 
 
 def _assignment(row: Any) -> Assignment:

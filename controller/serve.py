@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -44,6 +45,8 @@ log = logging.getLogger("controller")
 
 ENGINE_SECONDS = 0.4
 IDLE_SECONDS = 2.0
+ENGINE_SHARE = 2
+"""The engine rests at least so many times as long as a tick took."""
 SUMMARY_SECONDS = 2.0
 REMIND_SECONDS = 30.0
 DRIFT_SECONDS = 5.0
@@ -241,8 +244,12 @@ async def _roll_out(services: Services) -> None:
     engine = Engine(services)
 
     async def work() -> None:
+        began = time.monotonic()
         active = await asyncio.to_thread(engine.tick)
-        await services.rollouts_changed.wait(ENGINE_SECONDS if active else IDLE_SECONDS)
+        least = ENGINE_SHARE * (
+            time.monotonic() - began
+        )  # a large rollout takes no core for itself
+        await services.rollouts_changed.wait(max(least, ENGINE_SECONDS if active else IDLE_SECONDS))
 
     await _patiently("engine", work)
 

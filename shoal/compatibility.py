@@ -30,6 +30,7 @@ RUNTIME_KINDS = {
 LITERT_IS_AT_LEAST = "2.18"
 """TensorFlow Lite version that every ai-edge-litert counts as; its own numbers began anew."""
 
+MAX_REMEMBERED = 10_000
 NUMBERS = {
     "memory_mb": "use a smaller variant, or a device with more memory",
     "memory_free_mb": "free memory on the device, or use a smaller variant",
@@ -81,6 +82,40 @@ def choose_variant(manifest: Manifest, facts: Facts) -> tuple[Variant | None, li
     if chosen is not None:
         return chosen, []
     return None, min((one.gaps for one in fits), key=len)
+
+
+class Chooser:
+    """`choose_variant` for many devices: facts that differ in nothing that counts are asked once.
+
+    Only what fits is remembered, since the gaps of others name their own numbers.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._needs = [
+            (key, need)
+            for key in NUMBERS
+            for need in sorted({getattr(one.requires, key, 0) for one in manifest.variants})
+            if need
+        ]
+        self._chosen: dict[tuple[object, ...], Variant] = {}
+
+    def choose(self, facts: Facts) -> tuple[Variant | None, list[Gap]]:
+        """The fitting variant of highest priority; else None with the gaps of the best one."""
+        if "memory_free_mb" in facts:
+            return choose_variant(self._manifest, facts)
+        key = (
+            tuple(facts),
+            *[value for name, value in facts.items() if name not in NUMBERS],
+            *[_number(facts.get(name)) >= need for name, need in self._needs],
+        )
+        chosen = self._chosen.get(key)
+        if chosen is not None:
+            return chosen, []
+        found, gaps = choose_variant(self._manifest, facts)
+        if found is not None and len(self._chosen) < MAX_REMEMBERED:
+            self._chosen[key] = found
+        return found, gaps
 
 
 def compare(requires: Requires, facts: Facts, kind: str = "tflite") -> list[Gap]:

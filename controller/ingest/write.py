@@ -110,6 +110,20 @@ def upsert(connection: Connection, table: Any, key: dict[str, Any], values: dict
     connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=values))
 
 
+def upsert_all(
+    connection: Connection,
+    table: Any,
+    rows: list[dict[str, Any]],
+    key: tuple[str, ...],
+    changed: tuple[str, ...],
+) -> None:
+    """Insert rows of the same columns; of those whose key is there, change only `changed`."""
+    make = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    statement = make(table)
+    values = {name: statement.excluded[name] for name in changed}
+    connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=values), rows)
+
+
 def _touch(connection: Connection, batch: Batch, now_ms: int) -> None:
     """Who was heard of, and the newest health; one UPDATE a device."""
     devices = schema.devices

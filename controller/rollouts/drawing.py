@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, func, select
 
+from controller.collections_later import collecting_later
 from controller.errors import ConflictError
 from controller.releases import check_released, get_release
 from controller.rollouts.evidence import what_a_canary_finds
@@ -16,8 +17,8 @@ from controller.rollouts.values import Specification
 from controller.rollouts.waves import cut_waves, draw_order, grow, hold_back
 from controller.saved_selectors import is_there, unreached
 from controller.schema import device_models, devices
-from controller.selection import Moment, Selection, read_selection, subjects
-from shoal.compatibility import choose_variant
+from controller.selection import Moment, read_selection, subjects
+from shoal.compatibility import Chooser, Facts
 from shoal.errors import InvalidInputError
 from shoal.protocol.manifest import Manifest
 from shoal.selector import Subject, matches
@@ -25,6 +26,7 @@ from shoal.selector import Subject, matches
 Document = dict[str, Any]
 
 MAX_NAMED = 5
+READ_AT_ONCE = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +61,20 @@ def make_draft(
 ) -> Draft:
     """Choose the devices, leave out those that cannot take the release, and cut the waves."""
     check_released(connection, specification.model, specification.version)
+    with collecting_later():
+        return _make_draft(connection, rollout, specification, moment)
+
+
+def _make_draft(
+    connection: Connection, rollout: str, specification: Specification, moment: Moment
+) -> Draft:
     release = get_release(connection, specification.model, specification.version)
     manifest = msgspec.convert(release["manifest"], Manifest)
     selection = read_selection(connection, specification.selector)
     by_wave = any(wave.selector for wave in specification.waves)
-    fitting, excluded = _fitting(connection, manifest, selection, moment, with_models=by_wave)
+    running = _running(connection, specification.model)
+    subjects_ = subjects(connection, selection, moment, with_models=by_wave)
+    fitting, excluded = _fitting(connection, manifest, subjects_, running)
     if not fitting:
         raise InvalidInputError(
             f"rollout: selector {specification.selector!r} leaves no device that can run "
@@ -71,7 +82,6 @@ def make_draft(
             + "".join(f"; {one['sentence']}" for one in excluded[:3]),
             code="no-devices",
         )
-    running = _running(connection, specification.model)
     before = [running[one.device] for one in fitting if running.get(one.device)]
     order = draw_order(rollout, [(one.device, one.profile) for one in fitting])
     drawn, control = hold_back(order, specification.control_share)
@@ -182,22 +192,13 @@ def _detectable(
 
 
 def _fitting(
-    connection: Connection,
-    manifest: Manifest,
-    selection: Selection,
-    moment: Moment,
-    *,
-    with_models: bool,
+    connection: Connection, manifest: Manifest, meant: list[Subject], running: Mapping[str, int]
 ) -> tuple[list[Subject], list[Document]]:
     """Devices that are meant and can take the release, and the others with the reason."""
-    running = _running(connection, manifest.model)
-    facts = {
-        row.device: row.facts
-        for row in connection.execute(select(devices.c.device, devices.c.facts))
-    }
+    obstacles = _obstacles(connection, manifest, {one.device for one in meant}, running)
     fitting, excluded = [], []
-    for one in subjects(connection, selection, moment, with_models=with_models):
-        sentence = _obstacle(manifest, facts[one.device], running.get(one.device))
+    for one in meant:
+        sentence = obstacles.get(one.device)
         if sentence:
             excluded.append({"device": one.device, "sentence": f"{one.device}: {sentence}"})
         else:
@@ -205,8 +206,24 @@ def _fitting(
     return fitting, excluded
 
 
-def _obstacle(manifest: Manifest, facts: Document, runs: int | None) -> str:
-    variant, gaps = choose_variant(manifest, facts)
+def _obstacles(
+    connection: Connection, manifest: Manifest, names: set[str], running: Mapping[str, int]
+) -> dict[str, str]:
+    """Why devices cannot take the release; facts pass by, since those of a fleet are large."""
+    chooser = Chooser(manifest)
+    query = select(devices.c.device, devices.c.facts)
+    found = {}
+    for rows in connection.execute(query).partitions(READ_AT_ONCE):
+        for device, facts in rows:
+            if device in names:
+                sentence = _obstacle(manifest, chooser, facts, running.get(device))
+                if sentence:
+                    found[device] = sentence
+    return found
+
+
+def _obstacle(manifest: Manifest, chooser: Chooser, facts: Facts, runs: int | None) -> str:
+    variant, gaps = chooser.choose(facts)
     if variant is None:
         return "; ".join(map(str, gaps))
     if runs is not None and runs > manifest.sequence:
@@ -218,7 +235,7 @@ def _running(connection: Connection, model: str) -> dict[str, int]:
     query = select(device_models.c.device, device_models.c.active_sequence).where(
         device_models.c.model == model, device_models.c.active_sequence.is_not(None)
     )
-    return {row.device: row.active_sequence for row in connection.execute(query)}
+    return {device: sequence for device, sequence in connection.execute(query).all()}  # noqa: C416 - the same
 
 
 def _count_devices(connection: Connection) -> int:

@@ -6,25 +6,24 @@ All of a tick is one transaction, so nothing is ever half done; the director pub
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
 
 from controller.database import reading, writing
 from controller.rollouts import looks
 from controller.rollouts.evidence import judge_wave, look_at_wave
-from controller.rollouts.planner import current_wave, plan
-from controller.rollouts.states import RolloutState, WaveState
+from controller.rollouts.planner import plan
+from controller.rollouts.recording import carry_out
+from controller.rollouts.reports import apply_reports, has_reports
+from controller.rollouts.significance import Look
 from controller.rollouts.store import (
     active_rollouts,
-    apply_reports,
-    carry_out,
     contradicted_rollouts,
-    has_reports,
-    read_view,
+    read_to_plan,
     trailing_rollouts,
 )
-from controller.rollouts.values import RolloutView
+from controller.rollouts.values import GateResult, RolloutView, WaveView
 from controller.services import Services
 
 log = logging.getLogger("controller.rollouts")
@@ -70,35 +69,50 @@ class Engine:
 
     def _advance(self, rollout: str) -> None:
         """Plan and record until nothing is left to do; no transaction where nothing is."""
-        self._look(rollout)
         for _ in range(MAX_STEPS):
             with reading(self._services.engine) as connection:
-                if not plan(self._view(connection, rollout), self._services.now_ms()):
-                    return
+                seen = self._judge(connection, rollout)
+                planned = plan(seen.view, self._services.now_ms())
+            if seen.look is not None and seen.wave is not None:
+                with writing(self._services.engine) as connection:
+                    looks.store(connection, rollout, seen.wave, seen.look, seen.found)
+            if not planned:
+                return
             with writing(self._services.engine) as connection:
                 now_ms = self._services.now_ms()
-                view = self._view(connection, rollout)
+                view = _with_gates(read_to_plan(connection, rollout), seen)
                 actions = plan(view, now_ms)
                 touched = carry_out(connection, view, actions, now_ms)
             log.info("event=planned rollout=%s actions=%d", rollout, len(actions))
             if touched:
                 self._services.desired_changed.ring()
 
-    def _view(self, connection: Connection, rollout: str) -> RolloutView:
-        view = read_view(connection, rollout)
-        wave = current_wave(view)
-        if wave is None or view.state not in (RolloutState.RUNNING, RolloutState.PAUSED):
-            return view
-        if wave.state not in (WaveState.SOAKING, WaveState.EVALUATING):
-            return view
-        gates = judge_wave(connection, rollout, wave.number)
-        return replace(view, gates=gates + looks.newest(connection, rollout, wave))
+    def _judge(self, connection: Connection, rollout: str) -> _Seen:
+        """The rollout, with the gates of a wave that is judged; the look that is due is taken."""
+        view = read_to_plan(connection, rollout)
+        wave = looks.judged_wave(view)
+        if wave is None:
+            return _Seen(view)
+        look = looks.due(connection, view, wave, self._services.now_ms())
+        found = look_at_wave(connection, rollout, wave.number, look) if look is not None else ()
+        limits = judge_wave(connection, rollout, wave.number)
+        tests = found if look is not None else looks.newest(connection, rollout, wave)
+        return _Seen(replace(view, gates=limits + tests), wave, look, found)
 
-    def _look(self, rollout: str) -> None:
-        """Take the look that is due, once."""
-        with reading(self._services.engine) as connection:
-            due = looks.due(connection, rollout, self._services.now_ms())
-            found = due and look_at_wave(connection, rollout, due[0].number, due[1])
-        if due and found is not None:
-            with writing(self._services.engine) as connection:
-                looks.store(connection, rollout, *due, found)
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A rollout as a tick read it, and the look that it took meanwhile."""
+
+    view: RolloutView
+    wave: WaveView | None = None
+    look: Look | None = None
+    found: tuple[GateResult, ...] = ()
+
+
+def _with_gates(view: RolloutView, seen: _Seen) -> RolloutView:
+    """The rollout as it is by now, with the gates that were judged a moment ago.
+
+    They hold for the same soak of the same wave; of another one, nothing is known yet.
+    """
+    return replace(view, gates=seen.view.gates) if looks.judged_wave(view) == seen.wave else view

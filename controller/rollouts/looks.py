@@ -12,31 +12,30 @@ from controller.ingest.write import upsert
 from controller.rollouts.planner import current_wave
 from controller.rollouts.significance import Look, due_look
 from controller.rollouts.states import RolloutState, WaveState
-from controller.rollouts.store import read_view
-from controller.rollouts.values import GateResult, WaveView
-from controller.schema import gate_looks, waves
+from controller.rollouts.values import GateResult, RolloutView, WaveView
+from controller.schema import gate_looks
 
 Document = dict[str, Any]
 
 
-def due(connection: Connection, rollout: str, now_ms: int) -> tuple[WaveView, Look] | None:
-    """The wave and the look that is due and not yet taken."""
-    judged = waves.c.state.in_((WaveState.SOAKING, WaveState.EVALUATING))
-    here = select(waves.c.number).where(waves.c.rollout == rollout, judged).limit(1)
-    if connection.scalar(here) is None:  # a view of the whole rollout costs far more
-        return None
-    view = read_view(connection, rollout)
+def judged_wave(view: RolloutView) -> WaveView | None:
+    """The wave whose gates count now: it soaks, or is evaluated, in a rollout that goes on."""
     wave = current_wave(view)
     if wave is None or view.state not in (RolloutState.RUNNING, RolloutState.PAUSED):
         return None
-    if wave.state not in (WaveState.SOAKING, WaveState.EVALUATING) or wave.soaking_ms is None:
+    return wave if wave.state in (WaveState.SOAKING, WaveState.EVALUATING) else None
+
+
+def due(connection: Connection, view: RolloutView, wave: WaveView, now_ms: int) -> Look | None:
+    """The look at a judged wave that is due and not yet taken."""
+    if wave.soaking_ms is None:
         return None
-    seed = zlib.crc32(rollout.encode())
+    seed = zlib.crc32(view.rollout.encode())
     look = due_look(now_ms, wave.soaking_ms, view.options.soak_seconds, seed)
-    last = _last(connection, rollout, wave)
+    last = _last(connection, view.rollout, wave)
     if look is None or (last is not None and last.look >= look.number):
         return None
-    return wave, look
+    return look
 
 
 def store(

@@ -6,7 +6,8 @@ It never promotes on missing evidence: what cannot be judged is inconclusive, ho
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from controller.rollouts.approvals import missing, words
 from controller.rollouts.retries import retry_at_ms, will_retry

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, desc, insert, select, update
+from sqlalchemy import Connection, delete, desc, func, insert, select, update
 
 from controller import audit
 from controller.database import writing
@@ -22,6 +23,7 @@ from controller.rollouts.drawing import (
     check_unchanged,
     make_draft,
 )
+from controller.rollouts.recording import carry_out
 from controller.rollouts.schedule import describe
 from controller.rollouts.states import (
     BAD,
@@ -96,7 +98,7 @@ def command(
             if verb == "rollback":
                 _check_free(connection, view.model, but=rollout)
                 _check_newest(connection, rollout)
-            store.carry_out(connection, view, actions, now_ms)
+            carry_out(connection, view, actions, now_ms)
         audit.record(connection, now_ms, actor, f"rollout.{verb}", f"rollout {rollout}")
         return get_rollout(connection, rollout)
 
@@ -115,7 +117,7 @@ def decide_approval(
         actions = decide(view, verb, actor, reason)
         _check_another(connection, rollout, person)
         wave = awaited(view)
-        store.carry_out(connection, view, actions, now_ms)
+        carry_out(connection, view, actions, now_ms)
         after = store.read_view(connection, rollout)
         if verb == "approve" and after.state in (RolloutState.RUNNING, RolloutState.SCHEDULED):
             if view.state is RolloutState.AWAITING_APPROVAL:
@@ -133,7 +135,7 @@ def _start(connection: Connection, view: RolloutView, actor: str, now_ms: int) -
     connection.execute(update(rollouts).where(here).values(started_by=actor))
     if view.options.start_at is None:
         _check_free(connection, view.model, but=view.rollout)
-    store.carry_out(connection, view, actions, now_ms)
+    carry_out(connection, view, actions, now_ms)
 
 
 def _ask_approvals(connection: Connection, view: RolloutView, least: int) -> RolloutView:
@@ -307,10 +309,10 @@ def list_executions(connection: Connection, rollout: str) -> list[Document]:
 
 
 def _document(connection: Connection, row: Document) -> Document:
-    found = list_states(connection, row["rollout"])
+    found = count_states(connection, row["rollout"])
     query = select(waves).where(waves.c.rollout == row["rollout"]).order_by(waves.c.number)
     row["waves"] = [
-        _wave_document(dict(wave), found.get(wave["number"], []))
+        _wave_document(dict(wave), found.get(wave["number"], Counter()))
         for wave in connection.execute(query).mappings()
     ]
     row["previous_version"] = _previous_version(connection, row)
@@ -353,22 +355,23 @@ def _awaited(row: Document) -> int | None:
     return awaited(view)
 
 
-def _wave_document(wave: Document, states: list[str]) -> Document:
+def _wave_document(wave: Document, states: Counter[str]) -> Document:
     wave.pop("rollout")
-    wave["done"] = states.count(ExecutionState.SUCCEEDED)
-    wave["failed"] = sum(state in BAD for state in states)
-    wave["under_way"] = sum(state in UNDER_WAY for state in states)
-    wave["lost"] = states.count(ExecutionState.TIMED_OUT)
+    wave["done"] = states[ExecutionState.SUCCEEDED]
+    wave["failed"] = sum(states[state] for state in BAD)
+    wave["under_way"] = sum(states[state] for state in UNDER_WAY)
+    wave["lost"] = states[ExecutionState.TIMED_OUT]
     return wave
 
 
-def list_states(connection: Connection, rollout: str) -> dict[int, list[str]]:
-    """States of the newest attempts, by wave."""
+def count_states(connection: Connection, rollout: str) -> dict[int, Counter[str]]:
+    """How many newest attempts are in each state, by wave."""
     newest, same = store.newest_attempts(rollout)
-    query = select(executions.c.wave, executions.c.state).join(newest, same)
-    found: dict[int, list[str]] = {}
-    for wave, state in connection.execute(query):
-        found.setdefault(wave, []).append(state)
+    wave, state = executions.c.wave, executions.c.state
+    query = select(wave, state, func.count()).join(newest, same).group_by(wave, state)
+    found: dict[int, Counter[str]] = {}
+    for number, name, count in connection.execute(query):
+        found.setdefault(number, Counter())[name] = count
     return found
 
 

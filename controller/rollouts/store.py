@@ -1,44 +1,33 @@
-"""Reading a rollout as the planner sees it, and writing what the planner wants done.
+"""Reading a rollout as the planner sees it, and which rollouts there is something to do for.
 
-Every function works inside the caller's transaction, so a tick is one step: what was planned is
-recorded together with the assignments that carry it out.
+Every function works inside the caller's transaction, so a tick is one step; `recording` writes.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, func, or_, select
 
-from controller.director import mark_dirty
+from controller.collections_later import collecting_later
 from controller.errors import NotFoundError
-from controller.ingest.write import upsert
 from controller.rollouts.states import (
     ACTIVE_ROLLOUT,
-    FINAL_ROLLOUT,
     NOT_BEGUN,
     UNDER_WAY,
     WORKED_ON,
     ExecutionState,
     RolloutState,
     WaveState,
-    follows,
 )
 from controller.rollouts.values import (
-    Action,
     Approval,
     ExecutionView,
-    Offer,
     Options,
-    RecordApproval,
-    Requeue,
     RolloutView,
-    SetExecution,
-    SetRollout,
-    SetWave,
-    TakeBack,
     WaveView,
 )
 from controller.schema import (
@@ -46,18 +35,14 @@ from controller.schema import (
     assignments,
     device_models,
     devices,
-    events,
     executions,
     releases,
     rollouts,
-    settings,
     waves,
 )
 from shoal.protocol.manifest import Probation
 
-WATERMARK = "rollout-events"
-EVENTS_A_TICK = 2000
-_REPORTED = {state.value: state for state in ExecutionState}
+_STATES = {state.value: state for state in ExecutionState}
 
 
 def active_rollouts(connection: Connection) -> list[str]:
@@ -107,8 +92,17 @@ def contradicted_rollouts(connection: Connection) -> list[str]:
     return sorted(set(connection.scalars(query)))
 
 
-def read_view(connection: Connection, rollout: str) -> RolloutView:
-    """Everything the planner needs, but the gates."""
+def read_to_plan(connection: Connection, rollout: str) -> RolloutView:
+    """What the planner needs of a rollout in the state that it is in; a test holds it to that.
+
+    While it runs, no device of it was told to go back, and what those run who are under way tells
+    nothing.
+    """
+    return read_view(connection, rollout, whole=False)
+
+
+def read_view(connection: Connection, rollout: str, *, whole: bool = True) -> RolloutView:
+    """Everything that commands need, but the gates."""
     row = connection.execute(select(rollouts).where(rollouts.c.rollout == rollout)).first()
     if row is None:
         raise NotFoundError(f"rollout {rollout[:80]!r}: no such rollout")
@@ -120,6 +114,15 @@ def read_view(connection: Connection, rollout: str) -> RolloutView:
     options = msgspec.convert(row.options, Options)
     probation = msgspec.convert(release.manifest.get("probation", {}), Probation)
     query = select(waves).where(waves.c.rollout == rollout).order_by(waves.c.number)
+    with collecting_later():
+        executions_ = _executions(
+            connection,
+            rollout,
+            row.model,
+            release.manifest_sha256,
+            whole=whole or row.state not in (RolloutState.RUNNING, RolloutState.PAUSED),
+            sites=options.max_under_way_per_site is not None,
+        )
     return RolloutView(
         rollout=rollout,
         model=row.model,
@@ -128,7 +131,7 @@ def read_view(connection: Connection, rollout: str) -> RolloutView:
         state=RolloutState(row.state),
         options=options,
         waves=tuple(_wave(one) for one in connection.execute(query)),
-        executions=_executions(connection, rollout, row.model, release.manifest_sha256),
+        executions=executions_,
         probation_seconds=(
             probation.seconds if options.probation_seconds is None else options.probation_seconds
         ),
@@ -180,255 +183,99 @@ def newest_attempts(rollout: str) -> Any:
 
 
 def _executions(
-    connection: Connection, rollout: str, model: str, digest: str
+    connection: Connection, rollout: str, model: str, digest: str, *, whole: bool, sites: bool
 ) -> tuple[ExecutionView, ...]:
-    newest, same = newest_attempts(rollout)
-    m, a = device_models.c, assignments.c
+    """Of 100,000 rows the join costs most: while a rollout runs, only those are joined for whom
+    what the device runs, or who assigned it, can count."""
+    c = executions.c
+    columns = (
+        c.device,
+        c.wave,
+        c.attempt,
+        c.state,
+        c.updated_ms,
+        c.previous_sequence,
+        c.reported_success,
+        c.sentence,
+    )
+    query = select(*columns).where(c.rollout == rollout).order_by(c.device, c.attempt)
+    joined = _joined(connection, rollout, model, digest, whole=whole)
+    where = _sites(connection, rollout) if sites else {}
+    newest: dict[str, ExecutionView] = {}
+    for device, wave, attempt, state, updated, previous, success, sentence in connection.execute(
+        query
+    ).all():
+        runs = joined.get(device) or (_GIVEN if state == ExecutionState.SUCCEEDED else _NOTHING)
+        newest[device] = ExecutionView(
+            device,
+            wave,
+            attempt,
+            _STATES[state],
+            updated,
+            where.get(device, ""),
+            previous,
+            success,
+            runs.sequence,
+            runs.agrees,
+            runs.version,
+            sentence,
+            runs.update,
+            runs.rollback,
+        )
+    return tuple(sorted(newest.values(), key=attrgetter("wave")))
+
+
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """What a device runs, and what this rollout assigned it."""
+
+    sequence: int | None = None
+    version: str | None = None
+    agrees: bool = False
+    update: bool = False
+    rollback: bool = False
+
+
+_NOTHING = _Runs()
+_GIVEN = _Runs(agrees=True)
+
+
+def _joined(
+    connection: Connection, rollout: str, model: str, digest: str, *, whole: bool
+) -> dict[str, _Runs]:
+    e, m, a = executions.c, device_models.c, assignments.c
     query = (
         select(
-            executions,
-            devices.c.site,
+            e.device,
             m.active_sequence,
             m.active_version,
             m.active_manifest,
-            a.intent.label("intent"),
-            a.rollout.label("assigned_by"),
+            a.intent,
+            a.rollout,
         )
-        .join(newest, same)
-        .outerjoin(devices, devices.c.device == executions.c.device)
-        .outerjoin(device_models, and_(m.device == executions.c.device, m.model == model))
-        .outerjoin(assignments, and_(a.device == executions.c.device, a.model == model))
-        .order_by(executions.c.wave, executions.c.device)
+        .select_from(executions)
+        .outerjoin(device_models, and_(m.device == e.device, m.model == model))
+        .outerjoin(assignments, and_(a.device == e.device, a.model == model))
+        .where(e.rollout == rollout)
     )
-    return tuple(_execution(row, rollout, digest) for row in connection.execute(query))
-
-
-def _execution(row: Any, rollout: str, digest: str) -> ExecutionView:
-    return ExecutionView(
-        device=row.device,
-        wave=row.wave,
-        attempt=row.attempt,
-        state=ExecutionState(row.state),
-        updated_ms=row.updated_ms,
-        site=row.site or "",
-        previous_sequence=row.previous_sequence,
-        reported_success=row.reported_success,
-        active_sequence=row.active_sequence,
-        active_version=row.active_version,
-        digest_agrees=row.active_manifest == digest,
-        sentence=row.sentence,
-        assigned_update=row.intent == "update" and row.assigned_by == rollout,
-        assigned_rollback=row.intent == "rollback" and row.assigned_by == rollout,
-    )
-
-
-# What devices say
-
-
-def has_reports(connection: Connection) -> bool:
-    """Whether events came that are not applied yet."""
-    since = connection.scalar(select(settings.c.value).where(settings.c.key == WATERMARK)) or 0
-    return (connection.scalar(select(func.max(events.c.id))) or 0) > since
-
-
-def apply_reports(connection: Connection, now_ms: int) -> int:
-    """Take executions on by the events that came since the last time; return how many."""
-    since = connection.scalar(select(settings.c.value).where(settings.c.key == WATERMARK)) or 0
-    query = select(events).where(events.c.id > since).order_by(events.c.id).limit(EVENTS_A_TICK)
-    rows = connection.execute(query).all()
-    for row in rows:
-        if row.kind == "execution" and row.rollout:
-            _apply(connection, row, now_ms)
-    if rows:
-        upsert(connection, settings, {"key": WATERMARK}, {"value": rows[-1].id})
-    return len(rows)
-
-
-def _apply(connection: Connection, event: Any, now_ms: int) -> None:
-    reported = _REPORTED.get(str(event.data.get("state")))
-    here = and_(
-        executions.c.rollout == event.rollout,
-        executions.c.device == event.device,
-        executions.c.attempt == (event.attempt or 0),
-    )
-    row = connection.execute(select(executions).where(here)).first()
-    if row is None or reported is None or not _is_newest(connection, row):
-        return
-    before = ExecutionState(row.state)
-    going_back = event.data.get("intent") == "rollback"
-    words = {"code": event.code[:80], "sentence": event.sentence}
-    if going_back:
-        bad = reported in (ExecutionState.FAILED, ExecutionState.REJECTED)
-        if before is ExecutionState.ROLLING_BACK and bad:
-            values = {"state": ExecutionState.FAILED, **words, "updated_ms": now_ms}
-            connection.execute(update(executions).where(here).values(**values))
-        return
-    if not follows(before, reported):
-        return
-    if reported is ExecutionState.SUCCEEDED:  # believed when the digest agrees
-        values = {"reported_success": True, "sentence": event.sentence}
-        if before is ExecutionState.OFFERED:
-            values |= {"state": ExecutionState.SOAKING, "updated_ms": now_ms}
-    else:
-        values = {"state": reported, **words, "updated_ms": now_ms}
-    connection.execute(update(executions).where(here).values(**values))
-
-
-def _is_newest(connection: Connection, row: Any) -> bool:
-    c = executions.c
-    newest = select(func.max(c.attempt)).where(c.rollout == row.rollout, c.device == row.device)
-    return bool(connection.scalar(newest) == row.attempt)
-
-
-# What the planner wants
-
-
-def carry_out(
-    connection: Connection, view: RolloutView, actions: list[Action], now_ms: int
-) -> list[str]:
-    """Record the actions and change assignments; return the devices whose assignments changed."""
-    touched = []
-    for action in actions:
-        match action:
-            case SetRollout():
-                _set_rollout(connection, view, action, now_ms)
-            case SetWave():
-                _set_wave(connection, view, action, now_ms)
-            case SetExecution():
-                _set_execution(connection, view, action, now_ms)
-            case Offer():
-                _offer(connection, view, action, now_ms)
-                touched.append(action.device)
-            case TakeBack():
-                _take_back(connection, view, action, now_ms)
-                touched.append(action.device)
-            case Requeue():
-                _requeue(connection, view, action, now_ms)
-            case RecordApproval():
-                _record_approval(connection, view, action, now_ms)
-    here = rollouts.c.rollout == view.rollout
-    connection.execute(update(rollouts).where(here).values(updated_ms=now_ms))
-    return touched
-
-
-def _set_rollout(connection: Connection, view: RolloutView, to: SetRollout, now_ms: int) -> None:
-    values: dict[str, Any] = {"state": to.state}
-    if to.reason is not None:
-        values["reason"] = to.reason
-    if to.state is RolloutState.RUNNING and view.state in NOT_BEGUN:
-        values["started_ms"] = now_ms
-    values["finished_ms"] = now_ms if to.state in FINAL_ROLLOUT else None
-    here = rollouts.c.rollout == view.rollout
-    connection.execute(update(rollouts).where(here).values(**values))
-
-
-def _set_wave(connection: Connection, view: RolloutView, to: SetWave, now_ms: int) -> None:
-    values: dict[str, Any] = {"state": to.state, "reason": to.reason}
-    if to.gates is not None:
-        values["gates"] = [asdict(gate) for gate in to.gates]
-    if to.promoted:
-        values["promoted"] = True
-    stamps = {
-        WaveState.RELEASING: "released_ms",
-        WaveState.SOAKING: "soaking_ms",
-        WaveState.EVALUATING: "evaluating_ms",
-    }
-    if to.state in stamps:
-        values[stamps[to.state]] = now_ms
-    if to.state is WaveState.RELEASING:  # again, perhaps: it soaks and is judged anew
-        values |= {"soaking_ms": None, "evaluating_ms": None, "finished_ms": None}
-    if to.state in (WaveState.PASSED, WaveState.FAILED, WaveState.INCONCLUSIVE):
-        values["finished_ms"] = now_ms
-        values["released_ms"] = func.coalesce(waves.c.released_ms, now_ms)
-    here = and_(waves.c.rollout == view.rollout, waves.c.number == to.number)
-    connection.execute(update(waves).where(here).values(**values))
-
-
-def _set_execution(
-    connection: Connection, view: RolloutView, to: SetExecution, now_ms: int
-) -> None:
-    values = {
-        "state": to.state,
-        "code": to.code,
-        "sentence": to.sentence,
-        "updated_ms": now_ms,
-    }
-    connection.execute(update(executions).where(_here(view, to)).values(**values))
-
-
-def _offer(connection: Connection, view: RolloutView, offer: Offer, now_ms: int) -> None:
-    values = {
-        "release_sequence": view.release_sequence,
-        "rollout": view.rollout,
-        "wave": offer.wave,
-        "attempt": offer.attempt,
-        "intent": "update",
-        "probation_seconds": view.options.probation_seconds,
-        "updated_ms": now_ms,
-    }
-    key = {"device": offer.device, "model": view.model}
-    running = connection.execute(
-        select(device_models.c.active_sequence, device_models.c.active_version).where(
-            device_models.c.device == offer.device, device_models.c.model == view.model
+    if not whole:
+        left = and_(e.state == ExecutionState.SUCCEEDED, m.active_manifest.is_distinct_from(digest))
+        said = and_(e.state != ExecutionState.SUCCEEDED, e.reported_success.is_(True))
+        query = query.where(or_(left, said))
+    return {
+        device: _Runs(
+            sequence,
+            version,
+            manifest == digest,
+            intent == "update" and by == rollout,
+            intent == "rollback" and by == rollout,
         )
-    ).first()
-    changed: dict[str, Any] = {"state": ExecutionState.OFFERED, "offered_ms": now_ms}
-    if offer.attempt == 1 and running and running.active_sequence != view.release_sequence:
-        changed["previous_sequence"] = running.active_sequence
-        changed["previous_version"] = running.active_version
-    connection.execute(
-        update(executions).where(_here(view, offer)).values(**changed, updated_ms=now_ms)
-    )
-    upsert(connection, assignments, key, values)
-    mark_dirty(connection, offer.device)
+        for device, sequence, version, manifest, intent, by in connection.execute(query).all()
+    }
 
 
-def _take_back(connection: Connection, view: RolloutView, back: TakeBack, now_ms: int) -> None:
-    key = {"device": back.device, "model": view.model}
-    if back.previous_sequence is None:
-        here = and_(assignments.c.device == back.device, assignments.c.model == view.model)
-        connection.execute(delete(assignments).where(here))
-    else:
-        values = {
-            "release_sequence": back.previous_sequence,
-            "rollout": view.rollout,
-            "wave": back.wave,
-            "attempt": back.attempt,
-            "intent": "rollback",
-            "probation_seconds": None,
-            "updated_ms": now_ms,
-        }
-        upsert(connection, assignments, key, values)
-    mark_dirty(connection, back.device)
-
-
-def _record_approval(
-    connection: Connection, view: RolloutView, one: RecordApproval, now_ms: int
-) -> None:
-    key = {"rollout": view.rollout, "wave": one.wave, "person": one.person}
-    values = {"approved": one.approved, "reason": one.reason, "at_ms": now_ms}
-    upsert(connection, approvals, key, values)
-
-
-def _here(view: RolloutView, one: SetExecution | Offer | Requeue) -> Any:
-    return and_(
-        executions.c.rollout == view.rollout,
-        executions.c.device == one.device,
-        executions.c.attempt == one.attempt,
-    )
-
-
-def _requeue(connection: Connection, view: RolloutView, one: Requeue, now_ms: int) -> None:
-    row = connection.execute(select(executions).where(_here(view, one))).one()
-    connection.execute(
-        insert(executions).values(
-            rollout=view.rollout,
-            device=one.device,
-            attempt=one.attempt + 1,
-            wave=row.wave,
-            state=ExecutionState.QUEUED,
-            previous_sequence=row.previous_sequence,
-            previous_version=row.previous_version,
-            updated_ms=now_ms,
-        )
-    )
+def _sites(connection: Connection, rollout: str) -> dict[str, str]:
+    e, d = executions.c, devices.c
+    query = select(d.device, d.site).join(executions, e.device == d.device)
+    rows = connection.execute(query.where(e.rollout == rollout))
+    return {row.device: row.site for row in rows}

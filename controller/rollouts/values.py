@@ -162,9 +162,11 @@ class WaveView:
     needs_approval: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutionView:
-    """A device's newest attempt, with what the device runs now."""
+class ExecutionView(Struct, frozen=True, gc=False):
+    """A device's newest attempt, with what the device runs now.
+
+    A tick may make 100,000 of them: a `Struct` costs a fifth of what a dataclass does.
+    """
 
     device: str
     wave: int

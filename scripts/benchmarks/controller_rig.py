@@ -20,6 +20,7 @@ from local_fleet.memory import tree
 from local_fleet.ports import HOST
 
 from benchmarks.ingest_rig import SCRIPTS, enrol_simulated
+from benchmarks.rollout_rig import make_release
 from controller.app import build_services
 from controller.broker import (
     DIRECTOR_ACCOUNT,
@@ -29,12 +30,15 @@ from controller.broker import (
 )
 from controller.config import load_settings
 from shoal.client import Client
+from shoal.package import write_package
 from shoal.signing import FileSigner
 
 CONNECTIONS = 16
 PASSWORD = "p" * 32
 PERIOD_SECONDS = 60.0
 FIRST_SECONDS = 60.0
+RELEASED_SECONDS = 300.0
+AGENT_CONNECTIONS = 4
 
 
 @dataclass(slots=True)
@@ -48,6 +52,8 @@ class ControllerRig:
     """Web server and ingest."""
     broker_pid: int
     database: Path
+    signer: FileSigner
+    """Its release key."""
 
     @property
     def logins(self) -> list[tuple[str, str]]:
@@ -77,6 +83,55 @@ class ControllerRig:
         with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as connection:
             count: int = connection.execute(f"{query} FROM statistics").fetchone()[0]
         return count
+
+    def package(self, sequence: int) -> Path:
+        """A signed package of the model that rollouts move."""
+        path = self.folder / f"{sequence}.shoal"
+        write_package(make_release(self.signer, sequence), path)
+        return path
+
+    def wait_succeeded(self, rollout: str, devices: int) -> None:
+        """Return when so many devices run the release of a rollout."""
+        query = "SELECT COUNT(*) FROM executions WHERE rollout = ? AND state = 'succeeded'"
+        deadline, count = time.monotonic() + RELEASED_SECONDS, 0
+        while count < devices:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"rollout {rollout}: {count} of {devices} devices in time")
+            time.sleep(0.1)
+            count = self._count(query, rollout)
+
+    @contextmanager
+    def agents(self, devices: int) -> Iterator[None]:
+        """Agents that take every release at once, until the block ends."""
+        document = {
+            "host": HOST,
+            "port": self.port,
+            "logins": self.logins[:AGENT_CONNECTIONS],
+            "boot_id": "agents",
+            "devices": devices,
+        }
+        plan = self.folder / "agents.json"
+        plan.write_text(json.dumps(document), encoding="utf-8")
+        command = [sys.executable, "-m", "benchmarks.agents_load", str(plan)]
+        child = processes.start("agents", command, self.folder, {"PYTHONPATH": str(SCRIPTS)})
+        query = "SELECT COUNT(*) FROM devices WHERE online"
+        try:
+            processes.wait_until(
+                lambda: self._count(query) == devices or None,
+                FIRST_SECONDS,
+                "every device is there",
+                child,
+            )
+            yield
+            if not child.running:
+                raise RuntimeError(f"agents: ended by themselves\n{child.tail()}")
+        finally:
+            processes.stop([child])
+
+    def _count(self, query: str, *values: str) -> int:
+        with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as connection:
+            found: int = connection.execute(query, values).fetchone()[0]
+        return found
 
     @contextmanager
     def load(
@@ -117,7 +172,8 @@ async def controller_rig(device_count: int) -> AsyncIterator[ControllerRig]:
     with tempfile.TemporaryDirectory(prefix="shoal-bench-") as text:
         folder = Path(text)
         controller = Controller.choose(folder / "controller", "external", None, plain=True)
-        await asyncio.to_thread(controller.init, FileSigner.generate().public_key)
+        signer = FileSigner.generate()
+        await asyncio.to_thread(controller.init, signer.public_key)
         services = build_services(load_settings(controller.config))
         enrol_simulated(services, device_count)
         own = {name: services.account_password(name) for name in (INGEST_ACCOUNT, DIRECTOR_ACCOUNT)}
@@ -132,7 +188,8 @@ async def controller_rig(device_count: int) -> AsyncIterator[ControllerRig]:
         try:
             await asyncio.to_thread(controller.wait_ready, child, client)
             assert broker.pid is not None
-            yield ControllerRig(folder, broker.port, client, tree(child.pid), broker.pid, database)
+            pids = tree(child.pid)
+            yield ControllerRig(folder, broker.port, client, pids, broker.pid, database, signer)
         finally:
             client.close()
             await asyncio.to_thread(processes.stop, [child])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace as changed
 
 from controller.rollouts.approvals import missing
 from controller.rollouts.commands import decide
@@ -91,7 +92,7 @@ class Ledger:
     def seen(self) -> RolloutView:
         """The view as the engine reads it."""
         executions = tuple(
-            replace(
+            changed(
                 one,
                 active_sequence=self.runs[one.device],
                 active_version=VERSIONS[self.runs[one.device]],
@@ -127,11 +128,11 @@ class Ledger:
         if not follows(one.state, state):
             return
         if state is E.SUCCEEDED:
-            after = replace(one, reported_success=True)
+            after = changed(one, reported_success=True)
             if one.state is E.OFFERED:
-                after = replace(after, state=E.SOAKING, updated_ms=self.now_ms)
+                after = changed(after, state=E.SOAKING, updated_ms=self.now_ms)
         else:
-            after = replace(one, state=state, updated_ms=self.now_ms)
+            after = changed(one, state=state, updated_ms=self.now_ms)
         self._put(after)
 
     def execution(self, device: str) -> ExecutionView:
@@ -155,16 +156,16 @@ class Ledger:
                     one = self._attempt(action)
                     actor = "device" if action.state is E.SUCCEEDED else who
                     self._check(EXECUTION_STEPS, one.state, action.state, actor)
-                    self._put(replace(one, state=action.state, updated_ms=self.now_ms))
+                    self._put(changed(one, state=action.state, updated_ms=self.now_ms))
                 case Offer():
                     self._offer(action, who)
                 case TakeBack():
                     one = self._attempt(action)
                     back = action.previous_sequence is not None
-                    self._put(replace(one, assigned_rollback=back, assigned_update=False))
+                    self._put(changed(one, assigned_rollback=back, assigned_update=False))
                 case Requeue():
                     one = self._attempt(action)
-                    again = replace(
+                    again = changed(
                         one,
                         attempt=one.attempt + 1,
                         state=E.QUEUED,
@@ -191,7 +192,7 @@ class Ledger:
         if offer.attempt == 1 and runs != NEW:
             previous = runs
         self._put(
-            replace(
+            changed(
                 one,
                 state=E.OFFERED,
                 updated_ms=self.now_ms,

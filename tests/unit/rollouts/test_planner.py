@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace as changed
 
 from controller.rollouts.planner import plan
 from controller.rollouts.states import (
@@ -246,7 +247,7 @@ def test_a_device_that_another_rollout_moved_is_not_reverted(make_ledger):
     ledger.now_ms += 600_000
     ledger.tick()
     assert ledger.view.state is R.SUCCEEDED
-    moved = replace(ledger.execution("gw-0"), assigned_update=False)
+    moved = changed(ledger.execution("gw-0"), assigned_update=False)
     ledger.view = replace(ledger.view, executions=(moved,))
     ledger.runs["gw-0"] = 1
     assert ledger.tick() == []

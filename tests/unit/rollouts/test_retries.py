@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace as changed
 
 from controller.rollouts.retries import wait_seconds
 from controller.rollouts.states import ExecutionState, RolloutState, WaveState
@@ -78,13 +77,13 @@ def test_waits_double_up_to_the_cap_and_differ_by_device(make_ledger):
     ledger = make_ledger([50], max_attempts=20, retry_base_seconds=10.0, retry_cap_seconds=60.0)
     for attempt, longest in ((1, 10), (2, 20), (3, 40), (4, 60), (19, 60)):
         waits = {
-            wait_seconds(ledger.view, replace(one, attempt=attempt))
+            wait_seconds(ledger.view, changed(one, attempt=attempt))
             for one in ledger.view.executions
         }
         assert len(waits) == 50
         assert longest / 2 <= min(waits) < max(waits) <= longest
         again = {
-            wait_seconds(ledger.view, replace(one, attempt=attempt))
+            wait_seconds(ledger.view, changed(one, attempt=attempt))
             for one in ledger.view.executions
         }
         assert again == waits

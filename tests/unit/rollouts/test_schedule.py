@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace as changed
 
 from controller.rollouts.schedule import BUSY, opens_in, within_caps
 from controller.rollouts.states import ExecutionState, RolloutState, WaveState
@@ -96,7 +97,7 @@ def test_nothing_is_offered_outside_the_window_and_what_was_offered_goes_on(make
     ledger = make_ledger([2, 1], maintenance_windows=("01:00-02:00",), max_under_way=1)
     day_ms = 86_400_000
     ledger.now_ms = 20_000 * day_ms
-    executions = tuple(replace(one, updated_ms=ledger.now_ms) for one in ledger.view.executions)
+    executions = tuple(changed(one, updated_ms=ledger.now_ms) for one in ledger.view.executions)
     ledger.view = replace(ledger.view, executions=executions)
     ledger.command("start")
     assert ledger.tick() == []
