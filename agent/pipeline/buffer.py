@@ -25,6 +25,8 @@ class Buffer:
         self._max_rows = max_rows
         self._policy = policy
         self._parts: deque[tuple[list[str], Samples]] = deque()
+        self._gone = 0
+        """Rows of the first part that have left: cutting them off would copy all that stay."""
         self._filled = asyncio.Event()
         self._freed = asyncio.Event()
         self._closed = False
@@ -63,17 +65,17 @@ class Buffer:
         if not self._parts:
             return None
         names, first = self._parts[0]
-        if len(first.times_ms) > most:
-            self._parts[0] = (names, cut(first, most, len(first.times_ms)))
-            taken = cut(first, 0, most)
-        else:
-            self._parts.popleft()
-            taken = first
-            if self._parts and len(first.times_ms) < most:
-                taken = self._gather(names, first, most)
-        self.rows -= len(taken.times_ms)
+        found: list[Samples] = []
+        rows = 0
+        while self._parts and rows < most:
+            next_names, samples = self._parts[0]
+            if next_names is not names or samples.width != first.width:
+                break
+            found.append(self._first_rows(most - rows))
+            rows += len(found[-1].times_ms)
+        self.rows -= rows
         self._freed.set()
-        return names, taken
+        return names, _joined(found)
 
     @property
     def oldest_names(self) -> list[str] | None:
@@ -89,6 +91,7 @@ class Buffer:
         """Throw away what waits; return how many rows."""
         rows, self.rows = self.rows, 0
         self._parts.clear()
+        self._gone = 0
         self._freed.set()
         return rows
 
@@ -101,33 +104,37 @@ class Buffer:
         """Rows will come."""
         self._closed = False
 
-    def _gather(self, names: list[str], first: Samples, most: int) -> Samples:
-        times, values = list(first.times_ms), [first.values]
-        while self._parts:
-            next_names, samples = self._parts[0]
-            if next_names is not names or samples.width != first.width:
-                break
-            if len(times) + len(samples.times_ms) > most:
-                break
+    def _first_rows(self, most: int) -> Samples:
+        """Up to `most` rows of the first part, which leave it."""
+        samples, start = self._parts[0][1], self._gone
+        end = min(start + most, len(samples.times_ms))
+        self._leave(end - start)
+        return cut(samples, start, end)
+
+    def _leave(self, rows: int) -> None:
+        self._gone += rows
+        if self._gone == len(self._parts[0][1].times_ms):
             self._parts.popleft()
-            times += samples.times_ms
-            values.append(samples.values)
-        return Samples(times, b"".join(values), first.width)
+            self._gone = 0
 
     def _discard(self, rows: int) -> None:
         self._overload += rows
         self.rows -= rows
         while rows:
-            names, samples = self._parts.popleft()
-            here = len(samples.times_ms)
-            if here > rows:
-                self._parts.appendleft((names, cut(samples, rows, here)))
-                return
+            here = min(rows, len(self._parts[0][1].times_ms) - self._gone)
+            self._leave(here)
             rows -= here
 
     def _capacity(self, width: int) -> int:
         """Rows, and fewer of wide ones."""
         return max(min(self._max_rows, MAX_BYTES // max(width * 4, 1)), 64)
+
+
+def _joined(parts: list[Samples]) -> Samples:
+    if len(parts) == 1:
+        return parts[0]
+    times = [ms for part in parts for ms in part.times_ms]
+    return Samples(times, b"".join(part.values for part in parts), parts[0].width)
 
 
 def cut(samples: Samples, start: int, end: int) -> Samples:

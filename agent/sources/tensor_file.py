@@ -19,6 +19,8 @@ from agent.sources.kinds import SourceKind
 from shoal.errors import InvalidInputError
 
 BATCH_ROWS = 256
+BATCH_BYTES = 256 * 1024
+"""A batch of images stays small: what waits for the model is copied and held whole."""
 
 
 class TensorFileSource:
@@ -41,7 +43,8 @@ class TensorFileSource:
         """Yield up to 256 rows at a time, or one by one at a rate."""
         with self._path.open("rb") as file:
             offset, rows, width = read_header(self._path, file.read(4096))
-            size = 1 if self._rate_hz else BATCH_ROWS
+            fitting = max(1, min(BATCH_ROWS, BATCH_BYTES // max(width * 4, 1)))
+            size = 1 if self._rate_hz else fitting
             started, sent = time.monotonic(), 0
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 while True:
