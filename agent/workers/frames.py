@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-Bytes = bytes | memoryview
+Bytes = bytes | bytearray | memoryview
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 HEADER = struct.Struct("<IB")
 _INFER = struct.Struct("<III")
@@ -81,6 +81,19 @@ def decode_header(header: Bytes) -> tuple[int, Kind]:
         return length - 1, Kind(kind)
     except ValueError as error:
         raise FrameError(f"frame: unknown kind {kind}") from error
+
+
+def split(received: bytearray) -> tuple[Kind, bytes] | None:
+    """Take the first frame out of what was received; None while it is not whole."""
+    if len(received) < HEADER.size:
+        return None
+    length, kind = decode_header(received[: HEADER.size])
+    end = HEADER.size + length
+    if len(received) < end:
+        return None
+    payload = bytes(received[HEADER.size : end])
+    del received[:end]
+    return kind, payload
 
 
 def encode_infer(request: InferRequest) -> bytes:

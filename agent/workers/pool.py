@@ -9,10 +9,8 @@ the rest.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +26,12 @@ from agent.ports import (
     WorkerIncident,
 )
 from agent.workers import frames
-from agent.workers.forkserver_client import Forkserver, ForkserverError, kill
+from agent.workers.forkserver_client import Forkserver, ForkserverError
 from agent.workers.frames import InferAnswer, InferRequest, Kind
 from agent.workers.limits import allowance
-from agent.workers.oom import OomCounter, explain_kill
+from agent.workers.link import Link, NotBegunError, Sent
+from agent.workers.oom import OomCounter
 from agent.workers.quarantine import Quarantine
-from agent.workers.starvation import Starvation
 from shoal.errors import ShoalError
 from shoal.protocol.messages import FieldStatistics
 
@@ -54,8 +52,6 @@ class PoolOptions:
 
 LOAD_CODES = {"deadline-missed": "load-timeout", "worker-memory": "worker-memory"}
 """Of a worker lost while loading; any other is `worker-crashed`."""
-OUT_OF_MEMORY = ("bad_alloc", "MemoryError", "annot allocate memory", "out of memory")
-"""What runtimes write to standard error when an allocation is refused."""
 
 
 class WorkerLostError(ShoalError):
@@ -159,7 +155,7 @@ class Worker:
         """In a row, without an answer in between."""
         self._not_before = 0.0
         self._release = release
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._facts = RuntimeFacts("", "", "")
         self._p99_ms = 0.0
         self._uncounted = 0
@@ -187,7 +183,7 @@ class Worker:
         """Clone a process and load the model in it."""
         server = await self._pool.server()
         pid, connection = await server.fork()
-        self._link = await _Link.open(server, pid, connection)
+        self._link = await Link.open(server, pid, connection)
         order = {
             "folder": str(self._release.folder),
             "manifest_sha256": self._release.manifest_sha256,
@@ -245,22 +241,35 @@ class Worker:
             self.set_aside(request, error)
             raise
 
-    async def try_infer(self, request: InferRequest) -> InferAnswer:
-        """Run one batch; on a lost worker try it once more on a fresh one.
+    def send(self, request: InferRequest) -> Sent | None:
+        """Have a batch follow the one under way; `try_infer` waits for it. None: no process."""
+        link = self._link
+        if link is None:
+            return None
+        seconds = deadline_seconds(
+            self._release.manifest.deadline_ms,
+            self._pool.options.min_deadline_ms,
+            self._p99_ms,
+            request.fresh,
+        )
+        return link.send(frames.encode(Kind.INFER, frames.encode_infer(request)), seconds)
+
+    async def try_infer(self, request: InferRequest, sent: Sent | None = None) -> InferAnswer:
+        """Run one batch, or wait for one that was `sent`; on a lost worker try it once more on a
+        fresh one.
 
         Raises `QuarantinedError` after the second loss, or `BatchFailedError`: `worker-backoff`
         while a worker that keeps dying is not started again yet, or the code of a refusal to load.
         """
         for attempt in (1, 2):
             try:
-                if self._link is None:
-                    await self._restart()
-                return await self._answer(request)
+                return await self._answer(request, self._restart, sent)
             except WorkerLostError as error:
-                await self._report(error, recovered=attempt == 1)
+                self._report(error, recovered=attempt == 1)
                 lost: ShoalError = error
+                sent = None
             except (LoadRefusedError, ForkserverError) as error:
-                await self._report(error, recovered=False)
+                self._report(error, recovered=False)
                 raise BatchFailedError(error.sentence, code=error.code) from error
         raise QuarantinedError(lost) from lost
 
@@ -270,27 +279,32 @@ class Worker:
         A loss is told by `set_aside` alone: the batch is held against the release already.
         """
         try:
-            if self._link is None:
-                self.restarts += 1
-                await self.start()
-            return await self._answer(request)
+            return await self._answer(request, self._start_again)
         except WorkerLostError as error:
-            self._forget_uncounted()
             raise QuarantinedError(error) from error
         except (LoadRefusedError, ForkserverError) as error:
             raise BatchFailedError(error.sentence, code=error.code) from error
 
-    async def _answer(self, request: InferRequest) -> InferAnswer:
-        seconds = deadline_seconds(
-            self._release.manifest.deadline_ms,
-            self._pool.options.min_deadline_ms,
-            self._p99_ms,
-            request.fresh,
-        )
-        data = await self._ask(Kind.INFER, frames.encode_infer(request), Kind.ANSWER, seconds)
-        self._uncounted += request.fresh
-        self._losses, self._not_before = 0, 0.0
-        return frames.decode_answer(data)
+    async def _answer(
+        self,
+        request: InferRequest,
+        start: Callable[[], Awaitable[None]],
+        sent: Sent | None = None,
+    ) -> InferAnswer:
+        """One request to a process, which `start` makes where there is none."""
+        while True:
+            if sent is None and self._link is None:
+                await start()
+            sent = sent or self.send(request)
+            assert sent is not None
+            try:
+                data = await self._receive(sent, Kind.INFER, Kind.ANSWER)
+            except NotBegunError:  # it is another request that took the process down
+                sent = None
+                continue
+            self._uncounted += request.fresh
+            self._losses, self._not_before = 0, 0.0
+            return frames.decode_answer(data)
 
     def set_aside(self, request: InferRequest, error: QuarantinedError) -> None:
         """Keep rows that cost workers for people, and say so."""
@@ -312,7 +326,7 @@ class Worker:
                 data = await self._ask(Kind.STATISTICS, b"", Kind.INFO, 10.0)
                 taken = msgspec.json.decode(data, type=_Taken)
             except WorkerLostError as error:
-                await self._report(error, recovered=True)
+                self._report(error, recovered=True)
         lost, self._lost, self._uncounted = self._lost, 0, 0
         return StatisticsTaken(taken.rows, lost, taken.features, taken.outputs)
 
@@ -330,6 +344,9 @@ class Worker:
                 f"worker: lost {self._losses} times in a row, started again in {left:.1f} s",
                 code="worker-backoff",
             )
+        await self._start_again()
+
+    async def _start_again(self) -> None:
         self.restarts += 1
         await self.start()
 
@@ -338,8 +355,7 @@ class Worker:
         self._lost += self._uncounted
         self._uncounted = 0
 
-    async def _report(self, error: ShoalError, *, recovered: bool) -> None:
-        self._forget_uncounted()
+    def _report(self, error: ShoalError, *, recovered: bool) -> None:
         self._losses += 1
         self._not_before = time.monotonic() + backoff_seconds(self._losses)
         self._tell(error.code, error.sentence, recovered)
@@ -361,98 +377,45 @@ class Worker:
         if link is None:
             raise WorkerLostError("worker: not running")
         try:
-            got, data = await link.ask(frames.encode(kind, payload), seconds)
+            sent = link.send(frames.encode(kind, payload), seconds)
+            return await self._receive(sent, kind, wanted)
+        except NotBegunError as error:
+            raise WorkerLostError(f"worker {link.pid}: lost before {kind.name}") from error
+
+    async def _receive(self, sent: Sent, kind: Kind, wanted: Kind) -> bytes:
+        """The answer to a request."""
+        link = sent.link
+        try:
+            got, data = await sent.answer
+        except NotBegunError:
+            await self._lose(link)
+            raise
         except TimeoutError as error:
-            self._link = None
-            await link.close()
+            await self._lose(link)
             raise WorkerLostError(
-                f"worker {link.pid}: no answer within {seconds * 1e3:.0f} ms, killed",
+                f"worker {link.pid}: no answer within {sent.seconds * 1e3:.0f} ms, killed",
                 code="deadline-missed",
             ) from error
-        except (OSError, EOFError, frames.FrameError) as error:
-            self._link = None
-            code, ended = await link.close(self._pool.out_of_memory)
+        except (OSError, frames.FrameError) as error:
+            code, ended = await self._lose(link)
             raise WorkerLostError(f"worker {link.pid}: {ended}", code=code) from error
         if got is Kind.ERROR:
             code, sentence = msgspec.json.decode(data)
             if code == "worker-memory":  # it may be anything by now: a fresh one is better
-                self._link = None
-                await link.close()
+                await self._lose(link)
                 raise WorkerLostError(f"worker {link.pid}: {sentence}", code=code)
             raise LoadRefusedError(sentence, code=code)
         if got is not wanted:
-            self._link = None
-            await link.close()
+            await self._lose(link)
             raise WorkerLostError(f"worker {link.pid}: answered {got.name} to {kind.name}")
         return data
 
-
-class _Link:
-    """The socket to one process, one request at a time."""
-
-    def __init__(
-        self,
-        server: Forkserver,
-        pid: int,
-        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-    ) -> None:
-        self.pid = pid
-        self._server = server
-        self._reader, self._writer = streams
-        self._busy = asyncio.Lock()
-
-    @classmethod
-    async def open(cls, server: Forkserver, pid: int, connection: socket.socket) -> _Link:
-        return cls(server, pid, await asyncio.open_unix_connection(sock=connection, limit=1 << 20))
-
-    async def ask(self, frame: bytes, seconds: float) -> tuple[Kind, bytes]:
-        """Send a frame and return the answer; `TimeoutError` after `seconds` of processor time."""
-        async with self._busy:
-            starvation = Starvation(self.pid, seconds)
-            answer = asyncio.create_task(self._exchange(frame))
-            more = seconds
-            try:
-                while more > 0:
-                    done, _ = await asyncio.wait({answer}, timeout=more)
-                    if done:
-                        return answer.result()
-                    more = starvation.grant()
-            finally:
-                if not answer.done():
-                    answer.cancel()
-                    await asyncio.wait({answer})
-            raise TimeoutError
-
-    async def _exchange(self, frame: bytes) -> tuple[Kind, bytes]:
-        self._writer.write(frame)
-        await self._writer.drain()
-        header = await self._reader.readexactly(frames.HEADER.size)
-        length, kind = frames.decode_header(header)
-        return kind, await self._reader.readexactly(length)
-
-    async def close(self, out_of_memory: OomCounter | None = None) -> tuple[str, str]:
-        """Kill the process, wait for it, and say how it ended: a code and words."""
-        self._writer.close()
-        start = time.monotonic()
-        # a process that has ended by itself tells its own status; one that has not is killed
-        await asyncio.sleep(0)
-        kill(self.pid)
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
-        ended = await self._server.wait_exit(self.pid)
-        if ended is None:
-            return "worker-crashed", f"ended, status unknown after {time.monotonic() - start:.1f} s"
-        kills = out_of_memory.take() if out_of_memory is not None else 0
-        return explain_kill(*explain_end(*ended), ended.status, kills)
-
-
-def explain_end(status: int, words: str) -> tuple[str, str]:
-    """Code and words for an exit status and the end of standard error."""
-    how = f"died of signal {-status}" if status < 0 else f"ended with status {status}"
-    last = words.splitlines()[-1][:200] if words and status else ""
-    if any(hint in words for hint in OUT_OF_MEMORY):
-        return "worker-memory", f"out of memory, {how} ({last})"
-    return "worker-crashed", f"{how} ({last})" if last and not last.startswith("INFO") else how
+    async def _lose(self, link: Link) -> tuple[str, str]:
+        """Be without the process behind `link`, if it is still ours; how it ended."""
+        if self._link is link:
+            self._link = None
+            self._forget_uncounted()
+        return await link.close(self._pool.out_of_memory)
 
 
 def deadline_seconds(stated_ms: float, least_ms: float, p99_ms: float, rows: int) -> float:

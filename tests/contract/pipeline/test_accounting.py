@@ -171,7 +171,7 @@ async def test_a_batch_that_takes_two_workers_down_is_quarantined_and_the_rest_w
     quarantine = Quarantine(tmp_path / "quarantine")
     pool.options = replace(pool.options, quarantine=quarantine)
     run = bench(write_csv(200, missing={10}))
-    hopeless = await pool.load(release(1, deadline_ms=0.001))
+    hopeless = await pool.load(release(1, hidden=1024, deadline_ms=0.001))
     await run.run(hopeless)
     found = totals(await run.take())
     assert (found.in_count, found.ok) == (200, 0)

@@ -27,7 +27,8 @@ from agent.state_files import open_database
 from agent.store import StateStore, StateStoreError
 from agent.workers.frames import InferRequest
 from agent.workers.limits import BASE_BYTES, allowance
-from agent.workers.pool import deadline_seconds, explain_end
+from agent.workers.link import explain_end
+from agent.workers.pool import deadline_seconds
 from agent.workers.quarantine import Quarantine, read_window
 from shoal.errors import ShoalError
 
