@@ -13,20 +13,21 @@ from shoal.protocol.manifest import Contract
 BATCH_ROWS = 64
 """Rows of a micro-batch at most, unless the model is fast."""
 MAX_BATCH_ROWS = 256
-BATCH_US = 10_000
-"""What more rows than `BATCH_ROWS` may take together: a swap waits for them."""
+BATCH_US = 5_000.0
+"""What more rows than `BATCH_ROWS` may take together, and a batch that another may wait behind:
+a swap waits for both."""
 BATCH_BYTES = 512 * 1024
 """What they may weigh: the event loop copies them at once."""
 
 
-def fitting_rows(rows: int, latency_us: float, row_bytes: int) -> int:
+def fitting_rows(rows: int, took_us: float, row_bytes: int, batch_us: float = BATCH_US) -> int:
     """Rows of the next micro-batch at most, by what this one took and by their size.
 
-    >>> fitting_rows(64, 640.0, 40), fitting_rows(128, 4000.0, 12_288), fitting_rows(256, 5e5, 40)
-    (256, 64, 64)
+    >>> fitting_rows(64, 640.0, 40), fitting_rows(64, 640.0, 12_288), fitting_rows(256, 5e5, 40)
+    (256, 42, 64)
     """
-    quick = int(rows * BATCH_US / max(latency_us, 1.0))
-    return max(min(quick, MAX_BATCH_ROWS, BATCH_BYTES // row_bytes), BATCH_ROWS)
+    quick = int(rows * batch_us / max(took_us, 1.0))
+    return max(min(max(quick, BATCH_ROWS), MAX_BATCH_ROWS, BATCH_BYTES // row_bytes), 1)
 
 
 def features_of(contract: Contract) -> list[str]:

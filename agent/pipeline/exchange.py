@@ -1,12 +1,11 @@
 """One micro-batch to the worker and back: its rows settled, its answers passed on.
 
-The answers of a batch are passed on while the worker has the next one, so neither waits for the
-other. Whoever calls holds the pipeline's lock.
+The answers of a batch are passed on while the worker has others, so neither waits for the other.
+Whoever calls holds the pipeline's lock.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
@@ -22,8 +21,6 @@ from agent.workers import frames
 from agent.workers.frames import InferAnswer, InferRequest
 from agent.workers.pool import BatchFailedError, QuarantinedError, Worker
 
-Asking = Callable[[InferRequest], Awaitable[InferAnswer]]
-"""How a worker is asked: `try_infer` for a whole batch, `infer_alone` for a part of it."""
 Beside = Callable[[InferRequest, InferAnswer, list[str], float], None]
 """Gets an answered batch too, with the words of its labels and the µs it took."""
 
@@ -62,13 +59,13 @@ class Exchange:
         self._unsaid: Callable[[], None] | None = None
 
     async def ask(
-        self, worker: Worker, request: InferRequest, how: Asking, began_ns: int
+        self,
+        worker: Worker,
+        request: InferRequest,
+        asked: Awaitable[InferAnswer],
+        began_ns: int,
     ) -> tuple[InferAnswer, float]:
         """The answer to one micro-batch, settled, and the µs that it took."""
-        asked = asyncio.ensure_future(how(request))
-        if self._unsaid is not None:
-            await asyncio.sleep(0)  # the request goes out first
-            self.say()
         answer = await asked
         latency_us = (time.perf_counter_ns() - began_ns) / 1e3
         self._settle(answer, request.fresh, latency_us)
@@ -88,7 +85,9 @@ class Exchange:
 
         async def ask(at: int) -> None:
             start_ns = time.perf_counter_ns()
-            answer, _ = await self.ask(worker, requests[at], worker.infer_alone, start_ns)
+            answer, _ = await self.ask(
+                worker, requests[at], worker.infer_alone(requests[at]), start_ns
+            )
             found.append(answer)
 
         def fail(start: int, stop: int, error: BatchFailedError) -> None:
@@ -97,7 +96,8 @@ class Exchange:
 
         began_ns = time.perf_counter_ns()
         try:
-            whole, _ = await self.ask(worker, together(requests), worker.try_infer, began_ns)
+            every = together(requests)
+            whole, _ = await self.ask(worker, every, worker.try_infer(every), began_ns)
         except BatchFailedError as error:
             if isinstance(error, QuarantinedError) and len(parts) > 1:
                 await ask_one_by_one(len(parts), losses_allowed(1, 1), ask, fail)
@@ -115,7 +115,8 @@ class Exchange:
     def say_later(
         self, worker: Worker, answer: InferAnswer, times: list[int], carried: int
     ) -> None:
-        """Pass these answers on with the next batch, or at the next `say`."""
+        """Pass these answers on at the next `say`: once the worker has something to do."""
+        self.say()
         self._unsaid = partial(self._act, worker, answer, times, carried)
 
     def say(self) -> None:

@@ -1,11 +1,12 @@
 """The pipeline of one model name: source → buffer → micro-batch → worker → actions, and its
 accounts.
 
-A reader fills the buffer, and the answers before are passed on, while the worker answers. One
-micro-batch is under way at a time. A lock
-around it is the only synchronisation: a swap and the closing of a window take place between two
-batches, so no row is lost and no report mixes two releases. Rows that wait at a swap to a release
-with other features are answered by the release they were read for.
+A reader fills the buffer, and the answers before are passed on, while the worker answers. Of quick
+models two micro-batches are under way, so that the worker finds the next where it ends one; they
+are settled in their order. A lock is the only synchronisation: a swap and the closing of a window
+hold it, and settle what is under way first, so no row is lost and no report mixes two releases.
+Rows that wait at a swap to a release with other features are answered by the release they were
+read for.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from agent.pipeline import accounting, windowing
 from agent.pipeline.accounting import Account
 from agent.pipeline.batches import (
+    BATCH_BYTES,
     BATCH_ROWS,
+    BATCH_US,
     MAX_BATCH_ROWS,
     features_of,
     fitting_rows,
@@ -29,7 +34,7 @@ from agent.pipeline.batches import (
 )
 from agent.pipeline.buffer import Buffer, Policy, cut
 from agent.pipeline.conditioning import AgeLimits, Conditioner, conditions_of, plan_conversions
-from agent.pipeline.exchange import Asking, Beside, Exchange, Watcher
+from agent.pipeline.exchange import Beside, Exchange, Watcher
 from agent.pipeline.narrowing import ask_one_by_one, losses_allowed
 from agent.pipeline.reports import report_of
 from agent.ports import (
@@ -41,12 +46,24 @@ from agent.ports import (
     WorkerIncident,
 )
 from agent.workers.frames import InferAnswer, InferRequest
+from agent.workers.link import Sent
 from agent.workers.pool import BatchFailedError, QuarantinedError, Worker
 from shoal.protocol.manifest import Contract, Manifest
 from shoal.units import UnitMismatchError
 
 BUFFER_ROWS = 1024
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A micro-batch that the worker has, or that waits behind the one it has."""
+
+    worker: Worker
+    part: Samples
+    request: InferRequest
+    sent: Sent | None
+    began_ns: int
 
 
 class WorkerPipeline:
@@ -63,6 +80,7 @@ class WorkerPipeline:
         overload: Policy | None = None,
         buffer_rows: int = BUFFER_ROWS,
         max_batch_rows: int = MAX_BATCH_ROWS,
+        batch_us: float = BATCH_US,
         units: Mapping[str, str] | None = None,
         age_limits: AgeLimits | None = None,
     ) -> None:
@@ -85,8 +103,12 @@ class WorkerPipeline:
         self._reading: list[str] = []
         self._taking: list[str] = []
         self._carried = b""
+        self._under_way: deque[_UnderWay] = deque()
+        self._answered_ns = 0
+        self._is_quick = False
         self._batch_rows = BATCH_ROWS
         self._max_batch_rows = max_batch_rows
+        self._batch_us = batch_us
         self._restarts_before = 0
         self._closed: list[WindowReport] = []
         self._now_ms = now_ms
@@ -101,7 +123,7 @@ class WorkerPipeline:
             while await self._buffer.wait():
                 async with self._lock:
                     if (taken := self._buffer.take(self._batch_rows)) is not None:
-                        await _finish(self._feed(*taken))
+                        await _finish(self._turn(*taken))
             await reader
             async with self._lock:
                 await _finish(self._feed_rest())
@@ -109,7 +131,7 @@ class WorkerPipeline:
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
                 await reader  # what went wrong in it was raised above
-            self._exchange.say()
+            await _finish(self._settle())
             self._account.drop(accounting.STOPPED, self._buffer.clear())
             self._abandon()
 
@@ -151,6 +173,7 @@ class WorkerPipeline:
         async with self._lock:
             if worker is not self._worker:
                 raise LookupError(self._model)
+            await _finish(self._settle())
             return await _finish(self._exchange.ask_parts(worker, parts))
 
     async def _read(self) -> None:
@@ -202,8 +225,14 @@ class WorkerPipeline:
                 await _finish(self._feed(*taken))
         self._taking = features
 
+    async def _turn(self, names: list[str], samples: Samples) -> None:
+        """Feed one micro-batch; where none follows, have its answer too."""
+        await self._feed(names, samples)
+        if not self._buffer.rows:
+            await self._settle()
+
     async def _feed(self, names: list[str], samples: Samples) -> None:
-        """Settle every row of one micro-batch, read for the features `names`."""
+        """Have every row of one micro-batch, read for the features `names`, asked or settled."""
         self._drop_unread(self._account)
         worker, rows = self._worker, len(samples.times_ms)
         if worker is None:
@@ -231,26 +260,53 @@ class WorkerPipeline:
             await self._infer(self._worker, rest)
         elif rest is not None:
             self._account.drop(accounting.NO_MODEL, len(rest.times_ms))
+        await self._settle()
         self._count_conditioned()
 
     async def _infer(self, worker: Worker, samples: Samples) -> None:
-        """Answer rows that are ready, a micro-batch at a time."""
-        most = self._batch_rows
+        """Ask for rows that are ready, a micro-batch at a time."""
+        most = max(min(self._batch_rows, BATCH_BYTES // max(samples.width * 4, 1)), 1)
+        # the rows carried by windows are known when the batch before is answered, not sooner
+        alone = _contract(worker).window_rows > 1 or not self._is_quick
         for start in range(0, len(samples.times_ms), most):
             part = cut(samples, start, start + most)
             began_ns = time.perf_counter_ns()
-            try:
-                latency_us = await self._answer(worker, part, worker.try_infer, began_ns)
-            except BatchFailedError as error:
-                self._batch_rows = BATCH_ROWS
-                if isinstance(error, QuarantinedError) and len(part.times_ms) > 1:
-                    await self._narrow(worker, part, began_ns)
-                else:
-                    self._exchange.give_up(worker, self._request(part), error)
-                    self._carried = b""
-                continue
-            fitting = fitting_rows(len(part.times_ms), latency_us, samples.width * 4)
-            self._batch_rows = min(fitting, self._max_batch_rows)
+            await self._settle_but(0 if alone else 1)
+            request = self._request(part)
+            self._under_way.append(_UnderWay(worker, part, request, worker.send(request), began_ns))
+            self._exchange.say()
+            if alone:
+                await self._settle_but(0)
+
+    async def _settle(self) -> None:
+        """Settle all that is under way, and pass on its answers."""
+        await self._settle_but(0)
+        self._exchange.say()
+
+    async def _settle_but(self, most: int) -> None:
+        """Settle the oldest micro-batches until no more than `most` are under way."""
+        while len(self._under_way) > most:
+            await self._settle_one(self._under_way.popleft())
+
+    async def _settle_one(self, batch: _UnderWay) -> None:
+        worker, part = batch.worker, batch.part
+        begun_ns = max(batch.began_ns, self._answered_ns)
+        try:
+            asked = worker.try_infer(batch.request, batch.sent)
+            await self._answer(worker, part, batch.request, asked, batch.began_ns)
+        except BatchFailedError as error:
+            self._batch_rows, self._is_quick = BATCH_ROWS, False
+            if isinstance(error, QuarantinedError) and len(part.times_ms) > 1:
+                await self._narrow(worker, part, batch.began_ns)
+            else:
+                self._exchange.give_up(worker, batch.request, error)
+                self._carried = b""
+            return
+        self._answered_ns = time.perf_counter_ns()
+        own_us = (self._answered_ns - begun_ns) / 1e3
+        fitting = fitting_rows(len(part.times_ms), own_us, part.width * 4, self._batch_us)
+        self._batch_rows = min(fitting, self._max_batch_rows)
+        self._is_quick = own_us < self._batch_us
 
     async def _narrow(self, worker: Worker, part: Samples, began_ns: int) -> None:
         """Answer the rows of a batch that took two workers down one by one."""
@@ -258,7 +314,8 @@ class WorkerPipeline:
 
         async def ask(at: int) -> None:
             one = cut(part, at, at + 1)
-            await self._answer(worker, one, worker.infer_alone, began_ns)
+            request = self._request(one)
+            await self._answer(worker, one, request, worker.infer_alone(request), began_ns)
 
         def fail(start: int, stop: int, error: BatchFailedError) -> None:
             lost = cut(part, start, stop)
@@ -276,20 +333,23 @@ class WorkerPipeline:
         rows = len(part.times_ms)
         return InferRequest(carried, rows, part.width, self._carried + part.values)
 
-    async def _answer(self, worker: Worker, part: Samples, how: Asking, began_ns: int) -> float:
-        """Answer rows that follow those carried, and carry on what later windows need; the µs."""
-        request = self._request(part)
-        answer, latency_us = await self._exchange.ask(worker, request, how, began_ns)
+    async def _answer(
+        self,
+        worker: Worker,
+        part: Samples,
+        request: InferRequest,
+        asked: Awaitable[InferAnswer],
+        began_ns: int,
+    ) -> None:
+        """Settle rows that follow those carried, and carry on what later windows need."""
+        answer, _ = await self._exchange.ask(worker, request, asked, began_ns)
         kept, times = usable(part, answer)
         self._exchange.say_later(worker, answer, times, request.carried)
-        if not self._buffer.rows:  # nothing to ask meanwhile
-            self._exchange.say()
         recorder = self.recorder
         if recorder is not None and answer.windows and recorder.wants(worker.release):
             seen = self._carried + kept
             recorder.see(worker.release, answer, worker.labels, seen, times, request.carried)
         self._carry(_contract(worker), kept, part.width)
-        return latency_us
 
     def _carry(self, contract: Contract, rows: bytes, width: int) -> None:
         """Keep what later windows need of the rows that were asked for."""
@@ -327,6 +387,7 @@ class WorkerPipeline:
 
     async def _close_window(self) -> None:
         """Turn the account into a report, with the statistics of the worker in place."""
+        await _finish(self._settle())
         self._exchange.flush()
         account = self._exchange.take_account()
         start_ms, self._start_ms = self._start_ms, self._now_ms()

@@ -75,6 +75,11 @@ class Link(asyncio.Protocol):
             self._begin()
         return sent
 
+    @property
+    def waiting(self) -> int:
+        """Requests without an answer yet."""
+        return len(self._requests)
+
     async def close(self, out_of_memory: OomCounter | None = None) -> tuple[str, str]:
         """Kill the process, wait for it, and say how it ended: a code and words."""
         if self._closing is None:

@@ -179,6 +179,11 @@ class Worker:
         """Process id now; 0 while there is none."""
         return self._link.pid if self._link else 0
 
+    @property
+    def waiting(self) -> int:
+        """Requests under way: the one that it has, and those behind."""
+        return self._link.waiting if self._link else 0
+
     async def start(self) -> None:
         """Clone a process and load the model in it."""
         server = await self._pool.server()

@@ -24,6 +24,7 @@ from agent.reporter import Identity, Reporter
 from agent.sources.tensor_file import TensorFileSource
 from agent.spool import Spool
 from agent.workers.frames import InferAnswer, InferRequest
+from agent.workers.link import Sent
 from agent.workers.pool import ForkserverPool, PoolOptions, Worker
 from benchmarks.models import stage, write_rows
 from shoal.ids import DeviceId, SiteId
@@ -73,8 +74,8 @@ class Probe:
         """Note what the runtime takes for each batch of this worker."""
         infer = worker.try_infer
 
-        async def noted(request: InferRequest) -> InferAnswer:
-            answer = await infer(request)
+        async def noted(request: InferRequest, sent: Sent | None = None) -> InferAnswer:
+            answer = await infer(request, sent)
             self.invoked_seconds.append(answer.invoke_ns / 1e9)
             return answer
 

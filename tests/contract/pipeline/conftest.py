@@ -232,6 +232,22 @@ def row() -> Callable[[int], dict[str, float]]:
     return row_values
 
 
+@pytest.fixture
+def marked_csv(tmp_path: Path) -> Callable[..., Path]:
+    """Writes rows like `write_csv`; column a of some rows holds what a `fatal_release` minds."""
+
+    def write(count: int, marks: dict[int, float], missing: Any = ()) -> Path:
+        path = tmp_path / "marked.csv"
+        lines = ["time_ms,a,b"]
+        for number in range(count):
+            b = "NA" if number in missing else number + 0.5
+            lines.append(f"{number},{marks.get(number, number)},{b}")
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    return write
+
+
 FATAL_RUNTIME = """
 import os, signal, time
 import numpy as np
@@ -241,6 +257,8 @@ class Engine:
     def __init__(self, values):
         self.input_values = self.output_values = values
     def run(self, inputs):
+        if (inputs == -555).any():
+            time.sleep(0.5)
         if (inputs == -666).any():
             os.kill(os.getpid(), signal.SIGSEGV)
         if (inputs == -999).any():
@@ -258,7 +276,7 @@ class Adapter:
 
 adapter = Adapter()
 """
-"""The identity, but -666 makes the process die of SIGSEGV, and -999 makes it hang."""
+"""The identity, but -666 makes the process die of SIGSEGV, -999 makes it hang, -555 slow."""
 
 
 @pytest.fixture

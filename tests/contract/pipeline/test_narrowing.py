@@ -16,22 +16,6 @@ KILLS, HANGS = -666.0, -999.0
 
 
 @pytest.fixture
-def marked_csv(tmp_path):
-    """Writes rows like `write_csv`; column a of some rows holds what kills or hangs a worker."""
-
-    def write(count, marks, missing=()):
-        path = tmp_path / "marked.csv"
-        lines = ["time_ms,a,b"]
-        for number in range(count):
-            b = "NA" if number in missing else number + 0.5
-            lines.append(f"{number},{marks.get(number, number)},{b}")
-        path.write_text("\n".join(lines) + "\n")
-        return path
-
-    return write
-
-
-@pytest.fixture
 def quarantine(pool, tmp_path):
     """What the pool sets aside."""
     found = Quarantine(tmp_path / "quarantine")
