@@ -2,8 +2,9 @@
 
 More than one request may be under way; the worker has the oldest, the others wait in the socket.
 A deadline begins when the worker can: at once, or when the answer before is in. If the process is
-lost, the oldest request is the one that it was lost over; of the others it has begun none, so they
-fail as `NotBegunError` and may be sent to another process as if nothing had been.
+lost, the oldest request is the one that it was lost over, or the next where none was under way; of
+the others it has begun none, so they fail as `NotBegunError` and may be sent to another process as
+if nothing had been.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Link(asyncio.Protocol):
         self._requests: deque[Sent] = deque()
         self._deadline: asyncio.TimerHandle | None = None
         self._received = bytearray()
-        self._lost = False
+        self._lost: Exception | None = None
+        """Why there is no process any more, for the next request; the first of them is told."""
         self._closing: asyncio.Task[tuple[str, str]] | None = None
 
     @classmethod
@@ -66,9 +68,11 @@ class Link(asyncio.Protocol):
     def send(self, frame: bytes, seconds: float) -> Sent:
         """Send a request that may take `seconds` of processor time once its turn has come."""
         sent = Sent(self, self._loop.create_future(), seconds)
-        if self._lost or self._transport is None:
-            _fail(sent, NotBegunError())
+        if self._lost is not None:
+            _fail(sent, self._lost)
+            self._lost = NotBegunError()
             return sent
+        assert self._transport is not None
         self._requests.append(sent)
         self._transport.write(frame)
         if len(self._requests) == 1:
@@ -136,11 +140,11 @@ class Link(asyncio.Protocol):
 
     def _lose(self, error: Exception) -> None:
         """Fail the oldest request with `error`; those behind it were not begun."""
-        self._lost = True
         self._stop_clock()
         while self._requests:
             _fail(self._requests.popleft(), error)
             error = NotBegunError()
+        self._lost = self._lost or error
         if self._transport is not None:
             self._transport.abort()  # what is not sent yet is for nobody
 

@@ -160,6 +160,8 @@ class Worker:
         self._p99_ms = 0.0
         self._uncounted = 0
         self._lost = 0
+        self._untold: WorkerLostError | None = None
+        """A loss that nobody was told of yet: golden samples may be under way between batches."""
         self.labels: list[str] = []
         self.restarts = 0
         self.on_incident: Callable[[WorkerIncident], None] = lambda incident: None
@@ -286,6 +288,7 @@ class Worker:
         try:
             return await self._answer(request, self._start_again)
         except WorkerLostError as error:
+            self._untold = None
             raise QuarantinedError(error) from error
         except (LoadRefusedError, ForkserverError) as error:
             raise BatchFailedError(error.sentence, code=error.code) from error
@@ -299,6 +302,8 @@ class Worker:
         """One request to a process, which `start` makes where there is none."""
         while True:
             if sent is None and self._link is None:
+                if self._untold is not None:
+                    self._report(self._untold, recovered=True)
                 await start()
             sent = sent or self.send(request)
             assert sent is not None
@@ -361,6 +366,7 @@ class Worker:
         self._uncounted = 0
 
     def _report(self, error: ShoalError, *, recovered: bool) -> None:
+        self._untold = None
         self._losses += 1
         self._not_before = time.monotonic() + backoff_seconds(self._losses)
         self._tell(error.code, error.sentence, recovered)
@@ -388,13 +394,20 @@ class Worker:
             raise WorkerLostError(f"worker {link.pid}: lost before {kind.name}") from error
 
     async def _receive(self, sent: Sent, kind: Kind, wanted: Kind) -> bytes:
-        """The answer to a request."""
+        """The answer to a request, or `WorkerLostError`, `LoadRefusedError`, `NotBegunError`."""
+        try:
+            return await self._received(sent, kind, wanted)
+        except NotBegunError:
+            await self._lose(sent.link)
+            raise
+        except WorkerLostError as error:
+            self._untold = error
+            raise
+
+    async def _received(self, sent: Sent, kind: Kind, wanted: Kind) -> bytes:
         link = sent.link
         try:
             got, data = await sent.answer
-        except NotBegunError:
-            await self._lose(link)
-            raise
         except TimeoutError as error:
             await self._lose(link)
             raise WorkerLostError(
