@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import paho.mqtt.client as mqtt
@@ -251,13 +252,33 @@ class DirectorLink:
         self._connected.clear()
 
 
+class Link(Protocol):
+    """What brings publications to devices."""
+
+    @property
+    def connected(self) -> bool: ...
+    def publish(self, publications: list[Publication]) -> list[Publication]:
+        """Publish and return those that have arrived where they are kept."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def utc_now() -> datetime:
+    """By the machine's clock."""
+    return datetime.now(UTC)
+
+
 class Director:
     """Signs and publishes; one round does all there is to do."""
 
-    def __init__(self, engine: Engine, signer: Signer, link: DirectorLink) -> None:
+    def __init__(
+        self, engine: Engine, signer: Signer, link: Link, now: Callable[[], datetime] = utc_now
+    ) -> None:
         self._engine = engine
         self._signer = signer
         self._link = link
+        self._now = now
 
     @property
     def connected(self) -> bool:
@@ -266,7 +287,7 @@ class Director:
 
     def work(self) -> bool:
         """One round; whether there may be more to do at once."""
-        signed = sign_pending(self._engine, self._signer, datetime.now(UTC))
+        signed = sign_pending(self._engine, self._signer, self._now())
         with reading(self._engine) as connection:
             waiting = find_unpublished(connection)
             waiting += commands.find_unpublished(connection, _now_ms())

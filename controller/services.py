@@ -6,7 +6,7 @@ import asyncio
 import base64
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -56,6 +56,11 @@ class Bell:
         self._event.clear()
 
 
+def wall_clock_ms() -> int:
+    """The machine's own clock."""
+    return time.time_ns() // 1_000_000
+
+
 @dataclass(slots=True)
 class Services:
     """Built once, in `app.build_services`."""
@@ -83,6 +88,8 @@ class Services:
     """The service is to end: streams close."""
     parts: dict[str, bool] = field(default_factory=dict)
     """Whether each part that runs beside the web server is up."""
+    clock: Callable[[], int] = wall_clock_ms
+    """Milliseconds since 1970 UTC; a simulation has its own."""
     overview: Overview = field(init=False)
     """The whole fleet at a glance, for pages and streams together."""
 
@@ -94,7 +101,7 @@ class Services:
 
     def now_ms(self) -> int:
         """Milliseconds since 1970 UTC."""
-        return time.time_ns() // 1_000_000
+        return self.clock()
 
     def release_verifier(self, connection: Connection) -> KeyVerifier:
         """Believes packages that enough trusted release keys signed."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, and_, desc, select
+from sqlalchemy import Connection, Table, and_, bindparam, desc, select
 
 from controller.drift import merge_fields
 from controller.releases import release_by_sequence
@@ -26,6 +28,8 @@ from shoal.protocol.manifest import Gates, Manifest
 
 MAX_DEVICES = 500
 """More of a wave, or of the control, tell nothing new."""
+MAX_WINDOWS = 1000
+"""Of each device, since then."""
 PAST_WINDOWS = 20
 """Of each device, before the wave was released."""
 FOR_EVER_MS = 2**62
@@ -156,32 +160,63 @@ def _since(
 ) -> Evidence:
     """What a device reported since a moment of our own clock, whatever its clock says."""
 
-    def rows(table: Table) -> list[Any]:
-        c = table.c
-        span = c.received_ms.between(since_ms, until_ms)
-        query = _of(table, model, one.name, one.sequence).where(span)
-        return list(connection.execute(query.order_by(desc(c.end_ms)).limit(1000)))
-
-    return summarise(one.name, rows(windows), rows(statistics))
+    return _read_one(connection, model, one.name, one.sequence, since_ms, until_ms, MAX_WINDOWS)
 
 
 def _past(connection: Connection, model: str, one: _Device, before_ms: int) -> Evidence:
     """The last windows before that moment."""
 
-    def rows(table: Table) -> list[Any]:
-        c = table.c
-        query = _of(table, model, one.name, one.before).where(c.received_ms < before_ms)
-        return list(connection.execute(query.order_by(desc(c.end_ms)).limit(PAST_WINDOWS)))
-
-    return summarise(one.name, rows(windows), rows(statistics))
+    return _read_one(connection, model, one.name, one.before, 0, before_ms - 1, PAST_WINDOWS)
 
 
-def _of(table: Table, model: str, device: str, sequence: int | None) -> Any:
+def _read_one(
+    connection: Connection,
+    model: str,
+    device: str,
+    sequence: int | None,
+    since_ms: int,
+    until_ms: int,
+    most: int,
+) -> Evidence:
+    asked = {
+        "b_device": device,
+        "b_model": model,
+        "b_sequence": sequence,
+        "b_since": since_ms,
+        "b_until": until_ms,
+        "b_most": most,
+    }
+    reported, counted = (connection.execute(one, asked).all() for one in _statements())
+    return summarise(device, reported, counted)
+
+
+@cache
+def _statements() -> tuple[Any, Any]:
+    """The newest windows and statistics of a device, release and span; made once, as they are asked
+    for each device of a wave at every tick, and making one costs more than running it."""
+    w, s = windows.c, statistics.c
+    return (
+        _newest(windows, (w.ok, w.failed, w.latency_counts, w.labels)),
+        _newest(statistics, (s.baseline, s.outputs)),
+    )
+
+
+def _newest(table: Table, columns: tuple[Any, ...]) -> Any:
     c = table.c
-    return select(table).where(c.device == device, c.model == model, c.release_sequence == sequence)
+    return (
+        select(*columns)
+        .where(
+            c.device == bindparam("b_device"),
+            c.model == bindparam("b_model"),
+            c.release_sequence == bindparam("b_sequence"),
+            c.received_ms.between(bindparam("b_since"), bindparam("b_until")),
+        )
+        .order_by(desc(c.end_ms))
+        .limit(bindparam("b_most"))
+    )
 
 
-def summarise(device: str, reported: list[Any], counted: list[Any]) -> Evidence:
+def summarise(device: str, reported: Sequence[Any], counted: Sequence[Any]) -> Evidence:
     """Windows and statistics of one device and release, as one. Pure."""
     labels: dict[str, int] = {}
     for row in reported:

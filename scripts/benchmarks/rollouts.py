@@ -97,7 +97,7 @@ def _release_all(rig: ControllerRig, devices: int, options: Options) -> list[flo
 
         def run() -> float:
             version = next(versions)
-            rig.client.push_release(rig.package(version))
+            rig.release(version)
             started = time.monotonic()
             found = rig.client.create_rollout(
                 {

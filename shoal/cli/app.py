@@ -18,6 +18,7 @@ from shoal.cli import (
     release,
     rollout,
     selector,
+    simulate,
     token,
     trust,
     user,
@@ -43,6 +44,7 @@ app.add_typer(trust.app, name="trust")
 app.add_typer(user.app, name="user")
 fleet.register(app)
 author.register(app)
+simulate.register(app)
 app.command("evaluate")(evaluate.evaluate)
 
 

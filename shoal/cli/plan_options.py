@@ -81,27 +81,38 @@ _PARAMETERS = [
 ]
 
 
-def takes_plan(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a command whose first parameter is the specification."""
-    own = [*signature(command, eval_str=True).parameters.values()][1:]
+Command = Callable[..., None]
 
-    def wrapped(**given: Any) -> None:
-        plan = {one.name: given.pop(one.name) for one in _PARAMETERS}
-        command(make_specification(plan), **given)
 
-    parameters = [*_PARAMETERS, *own]
-    wrapped.__doc__ = command.__doc__
-    wrapped.__name__ = command.__name__
-    wrapped.__annotations__ = {one.name: one.annotation for one in parameters}
-    wrapped.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
-    return wrapped
+def takes_plan(*, named: bool = True) -> Callable[[Command], Command]:
+    """Decorate a command whose first parameter is the specification.
+
+    `named`: of which model and release, to which devices.
+    """
+    options = [one for one in _PARAMETERS if named or one.name in _OPTIONAL]
+
+    def decorate(command: Command) -> Command:
+        own = [*signature(command, eval_str=True).parameters.values()][1:]
+
+        def wrapped(**given: Any) -> None:
+            plan = {one.name: given.pop(one.name) for one in options}
+            command(make_specification(plan), **given)
+
+        parameters = [*options, *own]
+        wrapped.__doc__ = command.__doc__
+        wrapped.__name__ = command.__name__
+        wrapped.__annotations__ = {one.name: one.annotation for one in parameters}
+        wrapped.__signature__ = Signature(parameters)  # type: ignore[attr-defined]  # for typer
+        return wrapped
+
+    return decorate
 
 
 def make_specification(plan: dict[str, Any]) -> dict[str, Any]:
     """What was given on the command line, as the API takes it; what was not is left out. Pure."""
     from shoal.waves import parse_waves
 
-    found = {name: plan[name] for name in (*_REQUIRED, "selector")}
+    found = {name: plan[name] for name in (*_REQUIRED, "selector") if name in plan}
     for name, (_, field) in _OPTIONAL.items():
         value = plan[name]
         if value not in (None, []):

@@ -38,7 +38,7 @@ VERBS = {
 
 
 @app.command("create")
-@takes_plan
+@takes_plan()
 def create(
     specification: Document,
     expect: Expect = None,
@@ -55,7 +55,7 @@ def create(
 
 
 @app.command("preview")
-@takes_plan
+@takes_plan()
 def preview(specification: Document, url: Url = DEFAULT_URL, as_json: AsJson = False) -> None:
     """Show what a rollout would do, without doing it."""
     from shoal.cli.render import preview_page
