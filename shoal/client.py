@@ -405,6 +405,27 @@ class Client:
         """Tokens without their secrets: which are open, used, expired."""
         return self._items("/enrolment-tokens", {})
 
+    def admissions(self) -> list[Document]:
+        """Devices without a token: who waits for an operator, and who was announced."""
+        return self._items("/admissions", {})
+
+    def preauthorise_device(self, device: str, public_key: str, **options: Any) -> Document:
+        """Announce a device by its key (base64): `site`, `labels`. It comes in once."""
+        body = {"device": device, "public_key": public_key} | _given(options)
+        return self._send("POST", "/admissions", json=body)
+
+    def approve_device(self, wanted: str, *, labels: Document | None = None) -> Document:
+        """Let a waiting device in, by name or by the start of its fingerprint."""
+        return self._send("POST", f"/admissions/{wanted}/approve", json={"labels": labels or {}})
+
+    def reject_device(self, wanted: str) -> Document:
+        """Refuse a waiting device."""
+        return self._send("POST", f"/admissions/{wanted}/reject", json={"labels": {}})
+
+    def revoke_device(self, device: str) -> Document:
+        """Take a device out of the fleet and cut it off."""
+        return self._send("POST", f"/devices/{device}/revoke")
+
     def create_sign_in_link(self) -> Document:
         """A `url` that opens the dashboard signed in as this token's owner, once."""
         return self._send("POST", "/sign-in-links")

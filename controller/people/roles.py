@@ -112,6 +112,7 @@ NEEDS: dict[str, dict[str, str | None]] = {
     "web.settings_page": {
         "show_settings": VIEWER,
         "change_own_password": VIEWER,
+        "decide_admission": OPERATOR,
         "add_user": ADMIN,
         "change_user": ADMIN,
         "create_token": ADMIN,

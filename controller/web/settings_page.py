@@ -1,23 +1,25 @@
-"""The page of settings: one's own password; for admins, users and API tokens."""
+"""The page of settings: one's password; for operators, devices that wait; users and tokens."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
 
 from controller.api.common import OfServices
 from controller.database import reading
 from controller.errors import ForbiddenError, http_status
+from controller.identity import admission
 from controller.people import tokens, users
 from controller.people.person import Person
-from controller.people.roles import ADMIN, GRANTED_ROLES
+from controller.people.roles import ADMIN, GRANTED_ROLES, OPERATOR
 from controller.services import Services
 from controller.web.forms import delete_session_cookie, read_form
 from controller.web.refusals import PageRoute
 from controller.web.rendering import Acting, page, redirect
 from shoal.errors import InvalidInputError, ShoalError
+from shoal.signing import key_id
 
 router = APIRouter(prefix="/settings", route_class=PageRoute, include_in_schema=False)
 
@@ -44,6 +46,23 @@ async def change_own_password(request: Request, services: OfServices, person: Ac
     response = redirect(request, "/sign-in")
     delete_session_cookie(request, response)
     return response
+
+
+@router.post("/admissions/{fingerprint}/{verb}")
+async def decide_admission(
+    request: Request,
+    fingerprint: str,
+    verb: Literal["approve", "reject"],
+    services: OfServices,
+    person: Acting,
+) -> Response:
+    """Let a waiting device in, or refuse it."""
+    await read_form(request)
+
+    def decide() -> None:
+        admission.decide(services, person.name, fingerprint, approve=verb == "approve", labels={})
+
+    return await _done(request, services, person, decide)
 
 
 @router.post("/users")
@@ -134,13 +153,16 @@ def _page(
     made: dict[str, Any] | None = None,
 ) -> Response:
     with reading(services.engine) as connection:
-        may = person.may(ADMIN)
+        may, now_ms = person.may(ADMIN), services.now_ms()
+        lets_in = person.may(OPERATOR)
         context = {
+            "waiting": admission.list_waiting(connection, now_ms) if lets_in else None,
+            "fingerprint": key_id(services.director.public_key),
             "roles": GRANTED_ROLES,
             "users": users.list_users(connection) if may else None,
             "tokens": tokens.list_tokens(connection) if may else None,
             "made": made,
-            "now_ms": services.now_ms(),
+            "now_ms": now_ms,
             "problem": error.sentence if error else "",
         }
     status = http_status(error) if error else 200

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from local_fleet import processes
@@ -30,6 +30,8 @@ class Controller:
     broker_port: int
     plain: bool = False
     """Passwords in place of certificates: for load tests, which bring their own broker."""
+    more: dict[str, object] = field(default_factory=dict)
+    """Further tables of the configuration."""
 
     @classmethod
     def choose(
@@ -95,6 +97,7 @@ class Controller:
             "offline_after_seconds": OFFLINE_AFTER_SECONDS,
             "web": {"host": HOST, "port": self.web_port, "anonymous": "viewer"},
             "broker": self._broker(),
+            **self.more,
         }
 
     def _broker(self) -> dict[str, object]:

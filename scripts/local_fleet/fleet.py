@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -38,10 +39,13 @@ class LocalFleet:
         *,
         broker: str = "auto",
         port: int | None = None,
+        more: dict[str, object] | None = None,
     ) -> None:
+        """`more`: further tables of the controller's configuration."""
         self.folder = folder
         self.logs = folder / "logs"
-        self.controller = Controller.choose(folder / "controller", broker, port)
+        chosen = Controller.choose(folder / "controller", broker, port)
+        self.controller = replace(chosen, more=more or {})
         self.signer = FileSigner.load_or_create(folder / "keys" / "release.key")
         self.signing = SigningFolder(folder / "keys")
         self.agents: dict[str, Agent] = {}

@@ -1,4 +1,4 @@
-"""`shoal device list|show`; the verbs that ask a device are in `device_ask`."""
+"""`shoal device list|show`; `device_ask` asks a device, `device_admission` lets one in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from shoal.cli import device_ask
+from shoal.cli import device_admission, device_ask
 from shoal.cli.session import DEFAULT_URL, AsJson, Url, connect, show
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
 )
 
 device_ask.register(app)
+device_admission.register(app)
 
 Filter = Annotated[str | None, typer.Option(help="Only devices with this.")]
 EVENTS_SHOWN = 10

@@ -25,6 +25,8 @@ STATUS_STYLES = {
     "unknown": "bright_black",
 }
 STATUSES = tuple(STATUS_STYLES)
+SHOWN_FACTS = ("arch", "cpu_cores", "memory_mb", "libc", "python")
+"""Of a device that asks to be let in."""
 ENDED = ("committed", "refused", "rolled_back")
 """States of a candidate that is none any more."""
 _SEVERITY_STYLES = {"warning": "yellow", "error": "red"}
@@ -169,6 +171,24 @@ def enrolment_table(tokens: list[Document]) -> Table:
             _text(one, "site"),
             clock(one.get("expires_ms")),
             _text(one, "used_by"),
+        )
+    return table
+
+
+def admission_table(waiting: list[Document]) -> Table:
+    """One line a device that waits or was announced."""
+    table = plain_table("DEVICE", "SITE", "STATE", "FINGERPRINT", "ASKED", "SEEN", "FROM", "FACTS")
+    for one in waiting:
+        facts = one.get("facts", {})
+        table.add_row(
+            one["device"],
+            _text(one, "site"),
+            one["state"],
+            one["fingerprint"],
+            clock(one.get("asked_ms")),
+            clock(one.get("seen_ms")),
+            _text(one, "address"),
+            Text(", ".join(f"{name} {facts[name]}" for name in SHOWN_FACTS if name in facts)),
         )
     return table
 

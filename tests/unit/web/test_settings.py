@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
+from controller.enrolment import enrol
 from controller.people import users
+from shoal.csr import make_request
+from shoal.protocol.desired import EnrolmentRequest
+from shoal.signing import FileSigner
 
 from .conftest import csrf_of, sign_in
 
@@ -109,3 +113,44 @@ async def test_nobody_but_an_admin_changes_people(site):
         answer = await _send(browser, "users", name="eve", role="admin", password=PASSWORD)
         assert answer.status_code == 403
         assert "this needs the role admin" in answer.text
+
+
+def _ask(services, device, **changes):
+    request = EnrolmentRequest(
+        device=device,
+        site="jfk",
+        profile="<b>bold</b>",
+        csr=make_request(device, FileSigner.generate()),
+        nonce=bytes(24),
+        **changes,
+    )
+    return enrol(services, request, "192.0.2.7")
+
+
+async def test_an_operator_sees_who_waits_and_lets_one_in(site):
+    services = site.services
+    _add(site, "ann", "operator")
+    fingerprints = [_ask(services, name).fingerprint for name in ("gw-1", "gw-2")]
+    async with site.browser() as browser:
+        await _sign_in(browser, "ann", PASSWORD)
+        page = await browser.get("/settings")
+        assert all(one in page.text for one in fingerprints)
+        assert "<b>bold" not in page.text
+        await _send(browser, f"admissions/{fingerprints[0]}/approve")
+        await _send(browser, f"admissions/{fingerprints[1]}/reject")
+        after = await browser.get("/settings")
+        assert "comes in when it asks" in after.text
+        assert fingerprints[1] not in after.text
+        again = await _send(browser, f"admissions/{fingerprints[1]}/approve")
+        assert again.status_code == 404
+
+
+async def test_a_viewer_neither_sees_nor_decides_who_waits(site):
+    _add(site, "ann", "viewer")
+    fingerprint = _ask(site.services, "gw-1").fingerprint
+    async with site.browser() as browser:
+        await _sign_in(browser, "ann", PASSWORD)
+        page = await browser.get("/settings")
+        assert fingerprint not in page.text
+        answer = await _send(browser, f"admissions/{fingerprint}/approve")
+        assert answer.status_code == 403
