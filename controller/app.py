@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from fastapi import Depends, FastAPI
 
@@ -31,6 +32,7 @@ from controller.secret import load_secret
 from controller.services import Services
 from controller.web import pages
 from shoal import __version__
+from shoal.errors import InvalidInputError
 from shoal.signing import FileSigner
 
 API = "/api/v1"
@@ -49,7 +51,19 @@ def build_services(settings: Settings) -> Services:
         artifacts=Artifacts(settings.files_dir),
         keyring=Keyring(settings.keys_dir),
         identities=load_identities(settings),
+        provider=_open_provider(settings) if settings.oidc.issuer else None,
     )
+
+
+def _open_provider(settings: Settings) -> Any:
+    from controller.people.provider import Provider
+
+    path = settings.path.parent / settings.oidc.client_secret_file
+    try:
+        secret = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"oidc.client_secret_file {path}: {error}") from error
+    return Provider(settings.oidc, secret)
 
 
 def build_app(services: Services) -> FastAPI:

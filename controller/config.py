@@ -7,17 +7,18 @@ Everything has a default but the file itself; the data folder is the one the fil
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from controller.drift.sequential import Rule
-from controller.people.roles import ANONYMOUS_ROLES
+from controller.people.roles import ANONYMOUS_ROLES, GRANTED_ROLES
 from shoal.errors import InvalidInputError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 BROKER_MODES = ("auto", "mosquitto", "nats", "external")
-_SECTIONS = ("web", "broker", "enrolment", "drift", "alerts", "rollouts")
+_SECTIONS = ("web", "broker", "enrolment", "drift", "alerts", "rollouts", "oidc")
 MAX_APPROVALS = 5
 _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -101,6 +102,24 @@ class RolloutSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class OidcSettings:
+    """The OpenID provider that people may sign in at; without `issuer` there is none."""
+
+    issuer: str = ""
+    client_id: str = "shoal"
+    client_secret_file: str = ""
+    name: str = "OpenID"
+    """What the button says: Sign in with …"""
+    scope: str = "openid profile email groups"
+    name_claim: str = "preferred_username"
+    groups_claim: str = "groups"
+    default_role: str = ""
+    """Of people none of whose groups has one; "" lets them not in."""
+    roles: dict[str, str] = field(default_factory=dict)
+    """Group → role."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The whole configuration."""
 
@@ -113,6 +132,7 @@ class Settings:
     drift: DriftSettings = DriftSettings()
     alerts: AlertSettings = AlertSettings()
     rollouts: RolloutSettings = RolloutSettings()
+    oidc: OidcSettings = field(default_factory=OidcSettings)
     offline_after_seconds: float = 180.0
     """A device not heard of for this long is shown offline."""
     max_package_bytes: int = 512 * 1024 * 1024
@@ -195,6 +215,7 @@ def load_settings(path: Path) -> Settings:
     rollouts = RolloutSettings(
         **_section(table.pop("rollouts", {}), "rollouts.", RolloutSettings, problems)
     )
+    oidc = _oidc(table.pop("oidc", {}), problems)
     if not 0 <= rollouts.approvals <= MAX_APPROVALS:
         problems.append(
             f"rollouts.approvals: expected 0 to {MAX_APPROVALS}, got {rollouts.approvals}"
@@ -218,6 +239,7 @@ def load_settings(path: Path) -> Settings:
         drift=drift,
         alerts=alerts,
         rollouts=rollouts,
+        oidc=oidc,
         **top,
     )
 
@@ -236,6 +258,25 @@ def _identity_problems(broker: BrokerConfig, enrolment: EnrolmentSettings) -> li
     if not 0 <= enrolment.max_pending <= 10_000:
         problems.append(f"enrolment.max_pending: expected 0 to 10000, got {enrolment.max_pending}")
     return problems
+
+
+def _oidc(table: Any, problems: list[str]) -> OidcSettings:
+    roles = table.pop("roles", {}) if isinstance(table, dict) else {}
+    found = OidcSettings(**_section(table, "oidc.", OidcSettings, problems))
+    if not isinstance(roles, dict) or not all(isinstance(one, str) for one in roles.values()):
+        problems.append("oidc.roles: expected a table of group = role")
+        roles = {}
+    wanted = {f"oidc.roles.{group}": role for group, role in roles.items()}
+    for key, role in (wanted | {"oidc.default_role": found.default_role}).items():
+        if role not in GRANTED_ROLES and (role or key != "oidc.default_role"):
+            problems.append(f"{key}: {role!r} is none of {', '.join(GRANTED_ROLES)}")
+    if found.issuer:
+        parts = urlsplit(found.issuer)
+        if parts.scheme != "https" and parts.hostname not in LOOPBACK:
+            problems.append(f"oidc.issuer: expected https://…, got {found.issuer!r}")
+        if not found.client_secret_file:
+            problems.append("oidc.client_secret_file: is missing")
+    return replace(found, roles=roles)
 
 
 def _drift_problems(drift: DriftSettings) -> list[str]:

@@ -532,6 +532,8 @@ users = Table(
     Column("password_ms", BigInteger, nullable=False),  # when it was last changed
     Column("disabled_ms", BigInteger),
     Column("last_sign_in_ms", BigInteger),
+    Column("issuer", String(200)),  # who vouches for them; without it their password does
+    Column("subject", String(255)),
 )
 
 api_tokens = Table(

@@ -8,7 +8,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import Connection, Engine, select
 
@@ -23,6 +23,9 @@ from controller.overview import Overview
 from controller.repository.keyring import Keyring
 from controller.secret import derive
 from shoal.signing import FileSigner, KeyVerifier, PublicKey
+
+if TYPE_CHECKING:  # it imports an HTTP client, which few controllers need
+    from controller.people.provider import Provider
 
 RELEASE_KEYS = "release-keys"
 
@@ -82,6 +85,8 @@ class Services:
     rollouts_changed: Bell = field(default_factory=Bell)
     """A rollout was created or commanded."""
     announcer: Announcer | None = None
+    provider: Provider | None = None
+    """Where people may sign in, other than here."""
     drift_monitor: Monitor | None = None
     """Knows what each channel's standing is, where it runs in this process."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)

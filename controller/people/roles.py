@@ -102,6 +102,7 @@ NEEDS: dict[str, dict[str, str | None]] = {
         "show_release": VIEWER,
     },
     "web.new_rollout": {"show_form": OPERATOR, "create": OPERATOR},
+    "web.provider_sign_in": {"begin": NONE, "finish": NONE},
     "web.rollout_pages": {
         "show_rollouts": VIEWER,
         "show_rollout": VIEWER,

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, insert, select, update
 
 from controller import audit
 from controller.database import reading, writing
-from controller.errors import NotFoundError, UnauthenticatedError
+from controller.errors import ConflictError, NotFoundError, UnauthenticatedError
 from controller.people import attempts, directory, passwords, sessions
 from controller.people.person import ANONYMOUS, Person
 from controller.schema import users
@@ -72,7 +72,12 @@ def change(
     if password is not None:
         values |= {"password_hash": passwords.make_hash(password, name), "password_ms": now_ms}
     with writing(engine) as connection:
-        read(connection, name)
+        before = read(connection, name)
+        if before["issuer"] and (role is not None or password is not None):
+            raise ConflictError(
+                f"user {name}: {before['issuer']} vouches for them; change their groups there",
+                code="provided",
+            )
         connection.execute(update(users).where(users.c.name == name).values(**values))
         if password is not None or disabled:
             sessions.end_all(connection, f"user {name}")

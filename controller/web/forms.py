@@ -7,6 +7,7 @@ is signed in. Another site can neither read nor guess it, and the cookies are Sa
 from __future__ import annotations
 
 import hmac
+from typing import Literal
 from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
@@ -54,7 +55,13 @@ def _check(request: Request, token: str) -> None:
 
 
 def set_cookie(
-    request: Request, response: Response, name: str, secret: str, seconds: int | None = None
+    request: Request,
+    response: Response,
+    name: str,
+    secret: str,
+    seconds: int | None = None,
+    *,
+    samesite: Literal["strict", "lax"] = "strict",
 ) -> None:
     """Set a cookie that only we read and that no other site's page sends along."""
     settings = request.app.state.services.settings.web
@@ -65,7 +72,7 @@ def set_cookie(
         path=settings.root_path.rstrip("/") or "/",
         secure=request.url.scheme == "https" or settings.public_url.startswith("https:"),
         httponly=True,
-        samesite="strict",
+        samesite=samesite,
     )
 
 

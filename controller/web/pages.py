@@ -12,6 +12,7 @@ from controller.web import (
     fleet_page,
     model_pages,
     new_rollout,
+    provider_sign_in,
     refusals,
     rollout_pages,
     settings_page,
@@ -26,6 +27,7 @@ def install(app: FastAPI) -> None:
     refusals.install(app)
     for module in (
         assets,
+        provider_sign_in,
         sign_in,
         fleet_page,
         device_page,

@@ -24,21 +24,20 @@ router = APIRouter(prefix="/sign-in", route_class=PageRoute, include_in_schema=F
 @router.get("")
 def show(request: Request, next: str = "/") -> Response:  # noqa: A002 - the query's name
     """Ask for name and password, or a token."""
-    return page(request, "sign_in.html", {"next": _local(next), "problem": ""})
+    return show_form(request, local_path(next))
 
 
 @router.post("")
 async def sign_in(request: Request) -> Response:
     """Turn a password or a token into a session."""
     fields = await forms.read_form(request)
-    goal = _local(fields.get("next", "/"))
+    goal = local_path(fields.get("next", "/"))
     address = request.client.host if request.client else ""
     try:
         person = await asyncio.to_thread(_check, services_of(request), fields, address)
         return await asyncio.to_thread(_start, request, person, goal)
     except ShoalError as error:
-        context = {"next": goal, "problem": error.sentence}
-        return page(request, "sign_in.html", context, status=http_status(error))
+        return show_form(request, goal, error)
 
 
 @router.post("/out")
@@ -99,10 +98,21 @@ def _start(request: Request, person: Person, goal: str) -> Response:
     return response
 
 
-def _local(path: str) -> str:
+def show_form(request: Request, goal: str, error: ShoalError | None = None) -> Response:
+    """The page with the forms, and what went wrong before."""
+    oidc = services_of(request).settings.oidc
+    context = {
+        "next": goal,
+        "problem": error.sentence if error else "",
+        "provider": oidc.name if oidc.issuer else "",
+    }
+    return page(request, "sign_in.html", context, status=http_status(error) if error else 200)
+
+
+def local_path(path: str) -> str:
     """A path of this site; anything that could lead elsewhere becomes the first page.
 
-    >>> _local("/devices/gw-1"), _local("//elsewhere.example"), _local("https://elsewhere.example")
+    >>> local_path("/devices/gw-1"), local_path("//elsewhere.example"), local_path("https://elsewhere.example")
     ('/devices/gw-1', '/', '/')
     """
     parts = urlsplit(path)

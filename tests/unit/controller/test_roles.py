@@ -28,7 +28,8 @@ OPEN = {
     "GET /repository/metadata/{name}",
 }  # fmt: skip
 ANYBODY = {"GET /sign-in", "POST /sign-in", "POST /sign-in/out", "GET /sign-in/{link}",
-           "POST /sign-in/{link}"}  # fmt: skip
+           "POST /sign-in/{link}",
+           "GET /sign-in/provider", "GET /sign-in/provider/done"}  # fmt: skip
 VIEWING_CHANGES = {
     "POST /rollouts/preview",
     "POST /selectors/preview",

@@ -74,7 +74,7 @@ def test_lock_pins_and_hashes_everything_and_names_no_index(repository_root, loc
     entries = re.split(r"\n(?=[a-z0-9])", text)[1:]
     assert entries
     for entry in entries:
-        assert re.match(r"[a-z0-9._-]+(\[[a-z]+\])?==\S+", entry), entry
+        assert re.match(r"[a-z0-9._-]+(\[[a-z, ]+\])?==\S+", entry), entry
         assert "--hash=sha256:" in entry, entry
     assert "://" not in text
     assert "index" not in text
