@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tuf.api.metadata import Metadata
 
+from controller.repository.online import next_snapshot
 from shoal.errors import InvalidInputError, ShoalError, UntrustedError
 from shoal.protocol.targets import DirectorKeys, parse_release_path, release_path
 from shoal.signing import FileSigner
@@ -25,7 +26,7 @@ from shoal.trust.proposal import (
     encode_proposal,
     read_file,
 )
-from shoal.trust.roles import ROOT, TARGETS
+from shoal.trust.roles import DEFAULT_BIN_BITS, MAX_BYTES, ROOT, TARGETS
 
 
 def _refused(site, proposal, code):
@@ -257,3 +258,15 @@ def test_any_history_of_publications_verifies_and_loses_nothing(make_site, acts,
 
 def test_a_proposal_of_nothing_is_refused(site):
     _refused(site, Proposal(), "bad-proposal")
+
+
+def test_with_5000_releases_a_device_fetches_little(make_site):
+    site = make_site(bin_bits=DEFAULT_BIN_BITS)
+    releases = [site.release(f"model-{n % 250}", n // 250 + 1) for n in range(5000)]
+    site.take(site.signed(site.propose(*releases)))
+    sizes = sorted(len(encode(one)) for one in site.contents.bins.values())
+    versions = {TARGETS: 1, **dict.fromkeys(site.contents.bins, 100)}
+    snapshot = Metadata(next_snapshot(None, versions, site.now))
+    assert sizes[len(sizes) // 2] + len(encode(snapshot)) < 14_000
+    assert sizes[-1] < MAX_BYTES[TARGETS] // 50
+    site.take(site.signed(site.propose(site.release("model-0", 1000))))
