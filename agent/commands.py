@@ -11,12 +11,10 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 
-from agent.clock import Clock
+from agent.refusals import Refusals
 from agent.reporter import Reporter
-from agent.updater.client import UpdaterError, ask_updater
-from agent.updater.wire import Verified, VerifyCommandRequest
+from agent.updates import Updates
 from shoal.errors import ShoalError
 from shoal.protocol.commands import Order, decode_command
 from shoal.protocol.envelope import MAX_ENVELOPE_BYTES
@@ -37,16 +35,13 @@ class CommandDesk:
 
     def __init__(
         self,
-        state_dir: Path,
-        device: str,
-        clock: Clock,
+        updates: Updates,
         reporter: Reporter,
         handlers: Mapping[type[Order], Handler],
     ) -> None:
-        self._state_dir = state_dir
-        self._device = device
-        self._clock = clock
+        self._updates = updates
         self._reporter = reporter
+        self._refusals = Refusals("command", reporter)
         self._handlers = dict(handlers)
         self._waiting: deque[bytes] = deque()
         self._news = asyncio.Event()
@@ -72,17 +67,10 @@ class CommandDesk:
             await self._news.wait()
 
     async def _consider(self, envelope: bytes) -> None:
-        request = VerifyCommandRequest(
-            str(self._state_dir), self._device, envelope, self._clock.now_ms()
-        )
         try:
-            reply = await ask_updater(request)
-            assert isinstance(reply, Verified)
-            command = decode_command(reply.payload)
+            command = decode_command(await self._updates.verify_command(envelope))
         except ShoalError as error:
-            kind = "updater" if isinstance(error, UpdaterError) else "payload"
-            log.warning("command refused by=%s code=%s error=%r", kind, error.code, error.sentence)
-            self._reporter.event("command", error.code, error.sentence, severity="warning")
+            self._refusals.tell(error.code, error.sentence)
             return
         if command.command in self._done:  # sent again while the answer is on its way
             return
