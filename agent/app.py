@@ -135,7 +135,7 @@ class Agent:
             self._store.desired_sequence,
         )
         orders = Orders(config, logs, known, self._reporter, self._pool)
-        self._desk = CommandDesk(self._updates, self._reporter, orders.handlers())
+        self._desk = CommandDesk(self._updates, self._store, self._reporter, orders.handlers())
         self._link = Link(
             config.site,
             config.device,

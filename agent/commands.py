@@ -8,12 +8,15 @@ memory. A handler returns text, or raises a `ShoalError` that becomes a refusal.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 
 from agent.refusals import Refusals
+from agent.replays import Answered, remember, was_answered
 from agent.reporter import Reporter
+from agent.store import StateStore, StateStoreError
 from agent.updates import Updates
 from shoal.errors import ShoalError
 from shoal.protocol.commands import Order, decode_command
@@ -22,7 +25,8 @@ from shoal.protocol.envelope import MAX_ENVELOPE_BYTES
 log = logging.getLogger("agent.commands")
 
 MAX_WAITING = 8
-REMEMBERED = 64
+NOTE = "commands"
+"""Which commands were answered, in the store."""
 ANSWER_SECONDS = 120.0
 MAX_ANSWER = 512 * 1024
 """Characters: 32 parts."""
@@ -36,6 +40,7 @@ class CommandDesk:
     def __init__(
         self,
         updates: Updates,
+        store: StateStore,
         reporter: Reporter,
         handlers: Mapping[type[Order], Handler],
     ) -> None:
@@ -45,7 +50,8 @@ class CommandDesk:
         self._handlers = dict(handlers)
         self._waiting: deque[bytes] = deque()
         self._news = asyncio.Event()
-        self._done: deque[str] = deque(maxlen=REMEMBERED)
+        self._store = store
+        self._answered = store.note(NOTE, Answered) or Answered()
         self.turned_away = 0
         """Envelopes for which there was no room."""
 
@@ -72,11 +78,16 @@ class CommandDesk:
         except ShoalError as error:
             self._refusals.tell(error.code, error.sentence)
             return
-        if command.command in self._done:  # sent again while the answer is on its way
+        issued_ms = int(command.issued.timestamp() * 1000)
+        if was_answered(self._answered, command.command, issued_ms):
+            sentence = f"command {command.command}: was answered before"
+            self._refusals.tell("command-replayed", sentence, "info")
             return
-        self._done.append(command.command)
         log.info("command=%s kind=%s", command.command, type(command.order).__name__)
         await self._answer(command.command, command.order)
+        self._answered = remember(self._answered, command.command, issued_ms)
+        with contextlib.suppress(StateStoreError):  # a full disk: known until the agent ends
+            self._store.save_note(NOTE, self._answered)
 
     async def _answer(self, command: str, order: Order) -> None:
         try:
