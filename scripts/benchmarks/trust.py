@@ -76,13 +76,14 @@ def _first_release(fleet: LocalFleet, package: Package, name: str) -> float:
     begun = time.perf_counter()
     _enrol(fleet, package, name)
     fleet.start_agent(name)
-    fleet.client.create_rollout(
+    created = fleet.client.create_rollout(
         {
             "model": manifest.model,
             "version": manifest.version,
             "selector": f"device:{name}",
             "waves": [{"name": "all", "share": 1.0}],
             "soak_seconds": 0,
+            "probation_seconds": 1,
             "start": True,
         }
     )
@@ -93,6 +94,7 @@ def _first_release(fleet: LocalFleet, package: Package, name: str) -> float:
             raise RuntimeError(f"{name}: nothing staged in {STAGED_SECONDS:g} s; log {log}")
         time.sleep(POLL_SECONDS)
     seconds = time.perf_counter() - begun
+    fleet.client.wait_for_rollout(created["rollout"], timeout=STAGED_SECONDS)
     fleet.stop_agent(name)
     return seconds
 
