@@ -139,7 +139,8 @@ class Updates:
         try:
             reply = await ask_updater(request, blocks=self._blocks)
         except UpdaterError:
-            self._budget.take()  # only what is refused can be an attacker's
+            if request.may_refresh:  # only what is refused can be an attacker's
+                self._budget.take()
             raise
         assert isinstance(reply, Verified)
         return reply.payload
