@@ -48,6 +48,17 @@ class FieldBaseline(Struct, kw_only=True, frozen=True):
         return math.sqrt(self.m2 / (self.count - 1)) if self.count > 1 else 0.0
 
 
+class Calibration(Struct, kw_only=True, frozen=True):
+    """How often answers to labelled rows were right, by the score they had.
+
+    In the bins of the output's baseline; see `shoal.performance`.
+    """
+
+    output: Annotated[str, Meta(min_length=1, max_length=80)]
+    counts: list[Count]
+    correct: list[Count]
+
+
 class Baseline(Struct, kw_only=True, frozen=True):
     """Features in the contract's order, then outputs in the contract's order."""
 
@@ -57,6 +68,8 @@ class Baseline(Struct, kw_only=True, frozen=True):
     outputs: list[FieldBaseline]
     projections: list[FieldBaseline] = []
     """Fixed mixtures of the features: a changed correlation moves them and no single feature."""
+    calibration: Calibration | None = None
+    """Where the author gave labelled rows."""
 
 
 def projection_sign(name: str, index: int) -> float:
@@ -83,6 +96,8 @@ def decode_baseline(data: bytes) -> Baseline:
     problems = [] if baseline.schema <= SCHEMA else [f"schema {baseline.schema} is too new"]
     for field in [*baseline.features, *baseline.outputs, *baseline.projections]:
         problems += _problems(field)
+    if baseline.calibration is not None:
+        problems += _miscounted(baseline.calibration, baseline.outputs)
     if problems:
         raise InvalidInputError("baseline: " + "; ".join(problems), code="invalid-baseline")
     return baseline
@@ -100,3 +115,18 @@ def _problems(field: FieldBaseline) -> list[str]:
     if sum(field.counts) != field.count:
         problems.append(f"{field.name}: bins hold {sum(field.counts)} of {field.count} values")
     return problems
+
+
+def _miscounted(known: Calibration, outputs: list[FieldBaseline]) -> list[str]:
+    what = f"calibration of {known.output}"
+    bins = next((len(one.counts) for one in outputs if one.name == known.output), None)
+    if bins is None:
+        return [f"{what}: no such output"]
+    if not len(known.counts) == len(known.correct) == bins:
+        got = f"{len(known.counts)} and {len(known.correct)}"
+        return [f"{what}: {got} bins, expected {bins}"]
+    if not sum(known.counts):
+        return [f"{what}: no labelled rows"]
+    if any(a > b for a, b in zip(known.correct, known.counts, strict=True)):
+        return [f"{what}: more right answers than answers"]
+    return []

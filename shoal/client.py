@@ -218,6 +218,10 @@ class Client:
         """One release with its manifest."""
         return self._get(f"/models/{model}/releases/{version}")
 
+    def release_performance(self, model: str, version: str) -> Document:
+        """How often the release is right on its devices, estimated from their scores."""
+        return self._get(f"/models/{model}/releases/{version}/performance")
+
     def push_release(self, package: Path) -> Document:
         """Upload a package file; it is released once targets metadata list it, signed.
 

@@ -14,6 +14,7 @@ from fastapi.responses import FileResponse
 
 from controller import releases
 from controller.api.common import Actor, Document, OfServices, Reading, items
+from controller.drift.performance import release_performance
 from shoal.errors import InvalidInputError
 from shoal.ids import parse_model
 
@@ -39,6 +40,14 @@ def read_model(model: str, connection: Reading) -> Document:
 def read_release(model: str, version: str, connection: Reading) -> Document:
     """One release with its manifest."""
     return releases.get_release(connection, model, version)
+
+
+@router.get("/models/{model}/releases/{version}/performance")
+def read_performance(
+    model: str, version: str, services: OfServices, connection: Reading
+) -> Document:
+    """How often the release is right on its devices, estimated from their scores."""
+    return release_performance(connection, services.artifacts, model, version)
 
 
 @router.post("/releases", status_code=201)

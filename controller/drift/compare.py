@@ -19,8 +19,9 @@ from controller.artifacts import Artifacts
 from controller.drift.alerts import drifting_fields
 from controller.errors import NotFoundError
 from controller.schema import releases, statistics
-from shoal.baseline import FieldBaseline
+from shoal.baseline import Baseline, FieldBaseline
 from shoal.drift import merge, psi
+from shoal.performance import Estimate, Refusal, estimate, in_words
 from shoal.protocol.manifest import Manifest
 from shoal.protocol.messages import FieldStatistics
 
@@ -55,7 +56,8 @@ def device_drift(
     if merged is None:
         raise NotFoundError(f"device {device}: no statistics of {model} yet", code="no-statistics")
     baseline = artifacts.baseline(merged.baseline)
-    version, units = _release(connection, model, merged.release_sequence)
+    manifest = _manifest(connection, model, merged.release_sequence)
+    units = _units(manifest)
     drifting = drifting_fields(connection, device, model)
 
     def compared(family: str, expected: list[FieldBaseline], live: list[FieldStatistics]) -> Any:
@@ -65,7 +67,7 @@ def device_drift(
     return {
         "device": device,
         "model": model,
-        "version": version,
+        "version": manifest.version if manifest else "",
         "release_sequence": merged.release_sequence,
         "rows": merged.rows,
         "windows": merged.windows,
@@ -74,6 +76,32 @@ def device_drift(
         "features": compared("inputs", baseline.features, merged.features),
         "projections": compared("projections", baseline.projections, merged.features),
         "outputs": compared("outputs", baseline.outputs, merged.outputs),
+        "performance": performance_document(estimate_merged(manifest, baseline, merged)),
+    }
+
+
+def estimate_merged(
+    manifest: Manifest | None, baseline: Baseline, merged: Merged
+) -> Estimate | Refusal:
+    """The accuracy to expect of what was merged."""
+    if manifest is None:
+        return Refusal("no-release", f"release {merged.release_sequence} is not published here")
+    return estimate(manifest.contract, baseline, manifest.card.metrics, merged.outputs)
+
+
+def performance_document(found: Estimate | Refusal) -> Document:
+    """An estimate for programs and people; `accuracy` is null where it is refused."""
+    if isinstance(found, Refusal):
+        return {"accuracy": None, "code": found.code, "sentence": in_words(found)}
+    return {
+        "accuracy": round(found.accuracy, 4),
+        "low": None if found.low is None else round(found.low, 4),
+        "high": None if found.high is None else round(found.high, 4),
+        "reference": round(found.reference, 4),
+        "method": found.method,
+        "rows": found.rows,
+        "code": "estimated",
+        "sentence": in_words(found),
     }
 
 
@@ -170,17 +198,20 @@ def _finite(value: float) -> float:
     return min(max(value, -sys.float_info.max), sys.float_info.max)
 
 
-def _release(connection: Connection, model: str, sequence: int) -> tuple[str, dict[str, str]]:
-    query = select(releases.c.version, releases.c.manifest).where(
+def _manifest(connection: Connection, model: str, sequence: int) -> Manifest | None:
+    query = select(releases.c.manifest).where(
         releases.c.model == model, releases.c.sequence == sequence
     )
     row = connection.execute(query).first()
-    if row is None:
-        return "", {}
-    manifest = msgspec.convert(row.manifest, Manifest)
+    return None if row is None else msgspec.convert(row.manifest, Manifest)
+
+
+def _units(manifest: Manifest | None) -> dict[str, str]:
+    if manifest is None:
+        return {}
     contract = manifest.contract
     units = {one.name: one.unit for one in contract.features}
-    return row.version, units | {one.name: one.unit for one in contract.outputs}
+    return units | {one.name: one.unit for one in contract.outputs}
 
 
 def worst_field(document: Document) -> tuple[float | None, str | None]:

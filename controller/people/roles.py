@@ -67,6 +67,7 @@ NEEDS: dict[str, dict[str, str | None]] = {
         "list_models": VIEWER,
         "read_model": VIEWER,
         "read_release": VIEWER,
+        "read_performance": VIEWER,
         "publish": RELEASER,
         "fetch_statement": OPEN,  # devices trust signatures, not us
         "fetch_file": OPEN,

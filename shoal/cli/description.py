@@ -29,10 +29,10 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from shoal.cli.table import OnProgress, read_table
+from shoal.cli.table import OnProgress, read_labels, read_table
 from shoal.cli.variants import Model, answers, find_runtime, golden_misses, load_model
 from shoal.errors import InvalidInputError
-from shoal.modeling.build import Draft, build_package, digest_rows
+from shoal.modeling.build import Draft, Labelled, build_package, digest_rows
 from shoal.package import MAX_PACKAGE_BYTES, Package, file_entries, make_package
 from shoal.protocol.manifest import (
     Contract,
@@ -80,6 +80,10 @@ class Description(Struct, kw_only=True, frozen=True):
     contract: Contract
     baseline_csv: str | None = None
     """Training rows; baseline and golden samples come from running the model on them."""
+    labelled_csv: str | None = None
+    """Rows that the model was not trained on; from them devices' accuracy is estimated later."""
+    label_column: str = "label"
+    """Of `labelled_csv`."""
     golden_absolute: Tolerance = 1e-3
     golden_relative: Tolerance = 0.05
     probation: Probation = Probation()
@@ -148,6 +152,8 @@ def package_description(
         if model is not None:
             models[one.name] = model
     _try_out(description.contract, models)
+    if description.labelled_csv is not None and description.baseline_csv is None:
+        raise InvalidInputError("labelled_csv: expected baseline_csv too, for the bins of scores")
     if description.baseline_csv is None:
         return make_package(manifest, files, signer), list(models)
     if not models:
@@ -236,6 +242,11 @@ def _draft(
     names = [one.name for one in description.contract.features]
     source = folder / str(description.baseline_csv)
     rows = read_table(source, names).rows
+    labelled = None
+    if description.labelled_csv is not None:
+        held_out = folder / description.labelled_csv
+        labels = read_labels(held_out, description.label_column)
+        labelled = Labelled(read_table(held_out, names).rows, labels)
     here = [one for one in variants if one.name in models]
     best = max(here, key=lambda one: (one.precision == "float32", one.priority))
     reference = models[best.name]
@@ -257,4 +268,5 @@ def _draft(
         gates=description.gates,
         card=description.card,
         lineage=lineage,
+        labelled=labelled,
     )

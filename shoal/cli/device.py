@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from shoal.cli import device_admission, device_ask
 from shoal.cli.session import DEFAULT_URL, AsJson, Url, connect, show
+
+if TYPE_CHECKING:
+    from shoal.client import Client
 
 app = typer.Typer(
     help="Devices: who they are, what they run, how they do.",
@@ -54,4 +57,19 @@ def show_device(device: str, url: Url = DEFAULT_URL, as_json: AsJson = False) ->
     with connect(url) as client:
         document = client.device(device)
         events = client.device_events(device, limit=EVENTS_SHOWN)
+        document["performance"] = _performance(client, document)
     show(document | {"events": events}, as_json, device_page(document, events))
+
+
+def _performance(client: Client, device: dict[str, Any]) -> dict[str, Any]:
+    """The estimate of each model that has statistics."""
+    from shoal.client import ApiError
+
+    found = {}
+    for one in device.get("models", []):
+        try:
+            found[one["model"]] = client.drift(device["device"], one["model"])["performance"]
+        except ApiError as error:
+            if error.code != "no-statistics":
+                raise
+    return found

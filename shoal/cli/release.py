@@ -143,4 +143,5 @@ def show_release(model: str, version: str, url: Url = DEFAULT_URL, as_json: AsJs
 
     with connect(url) as client:
         document = client.release(model, version)
+        document["performance"] = client.release_performance(model, version)
     show(document, as_json, release_page(document))

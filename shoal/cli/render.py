@@ -72,7 +72,11 @@ def device_page(device: Document, events: list[Document]) -> RenderableType:
             _number(model, "latency_p95_us", ".0f"),
             f"{_number(model, 'drift', '.2f')} {model.get('drift_feature') or ''}",
         )
-    return Group(*parts, models, event_table(events))
+    told = [
+        Text(f"accuracy of {name}: {one['sentence']}")
+        for name, one in (device.get("performance") or {}).items()
+    ]
+    return Group(*parts, models, *told, event_table(events))
 
 
 def event_table(events: list[Document]) -> Table:
@@ -122,7 +126,11 @@ def release_page(release: Document) -> RenderableType:
     for entry in manifest.get("files", []):
         files.add_row(entry["name"], f"{entry['length']:,}", entry["sha256"][:12])
     card = manifest.get("card") or {}
-    return Group(release_table([release]), Text(card.get("summary", "")), files)
+    parts: list[RenderableType] = [release_table([release]), Text(card.get("summary", "")), files]
+    if performance := release.get("performance"):
+        of = f"{performance['devices_estimated']} of {performance['devices_running']} devices"
+        parts.append(Text(f"accuracy on {of}: {performance['sentence']}"))
+    return Group(*parts)
 
 
 def rollout_table(rollouts: list[Document]) -> Table:

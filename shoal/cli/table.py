@@ -77,6 +77,27 @@ def read_table(
     return Table([names[i] for i in chosen], rows)
 
 
+def read_labels(path: Path, column: str) -> list[str]:
+    """One column as text, a row each, of a CSV that `read_table` reads too."""
+    what = f"CSV {path}"
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            separator = sniff_separator(text.readline())
+            text.seek(0)
+            lines = [cells for cells in csv.reader(text, delimiter=separator) if cells]
+    except OSError as error:
+        raise InvalidInputError(f"{what}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{what}: expected UTF-8 text, got {error.reason}") from error
+    except csv.Error as error:
+        raise InvalidInputError(f"{what}: expected CSV with a header line, got {error}") from error
+    names = lines[0] if lines else []
+    if column not in names:
+        raise InvalidInputError(f"{what}: no label column {column!r}, got {_shown(names)}")
+    place = names.index(column)
+    return [cells[place].strip() if place < len(cells) else "" for cells in lines[1:]]
+
+
 def sniff_separator(header: str) -> str:
     """The separator that cuts the header line into most columns; a comma where none does."""
 

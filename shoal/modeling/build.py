@@ -14,14 +14,16 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from shoal.baseline import encode_baseline
+from shoal.baseline import Baseline, Calibration, encode_baseline
 from shoal.dense import Activation, encode_dense
 from shoal.errors import InvalidInputError
 from shoal.modeling.autoencoder import LIMIT, Autoencoder
 from shoal.modeling.onnx import write_onnx
 from shoal.package import Package, file_entries, make_package
+from shoal.performance import calibrate, score_output
 from shoal.protocol.manifest import (
     Clip,
     Contract,
@@ -54,6 +56,17 @@ SUFFIXES = {"tflite": "tflite", "onnx": "onnx", "numpy": "json"}
 
 
 @dataclass(frozen=True, slots=True)
+class Labelled:
+    """Rows that the model was not trained on, with the label that each should get.
+
+    A window should get the label of its last row.
+    """
+
+    rows: Floats
+    labels: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Draft:
     """What an author states of a release before it is built."""
 
@@ -73,6 +86,8 @@ class Draft:
     gates: Gates = field(default_factory=Gates)
     card: ModelCard = field(default_factory=ModelCard)
     lineage: Lineage = field(default_factory=Lineage)
+    labelled: Labelled | None = None
+    """From which devices' accuracy is estimated later; see `shoal.performance`."""
     created: datetime | None = None
     """None: now. Same draft and time, same package."""
 
@@ -91,6 +106,8 @@ def build_package(draft: Draft, *signers: Signer) -> Package:
     names = [one.name for one in contract.features] if contract.profile_features else []
     columns = draft.rows if names else np.empty((len(draft.rows), 0), np.float32)
     baseline = make_baseline(columns, outputs, names, [one.name for one in contract.outputs])
+    if draft.labelled is not None:
+        baseline = replace(baseline, calibration=_calibration_of(draft, draft.labelled, baseline))
     files["baseline.json"] = encode_baseline(baseline)
     tolerance = draft.golden_absolute
     manifest = Manifest(
@@ -113,6 +130,32 @@ def build_package(draft: Draft, *signers: Signer) -> Package:
         lineage=draft.lineage,
     )
     return make_package(manifest, files, *signers)
+
+
+def _calibration_of(draft: Draft, labelled: Labelled, baseline: Baseline) -> Calibration:
+    """Answer labelled rows, and count which are right at which score."""
+    contract, name = draft.contract, score_output(draft.contract)
+    if name is None:
+        raise InvalidInputError(
+            "labelled rows: expected a class_scores or threshold step whose field is an output"
+        )
+    filled, usable = fill_missing(contract, labelled.rows.astype(np.float32))
+    complete = filled[usable]
+    if len(complete) < contract.window_rows:
+        raise InvalidInputError(f"labelled rows: {len(complete)} usable rows, too few")
+    inputs = preprocess(contract, complete)
+    outputs, labels = postprocess(contract, inputs, draft.forward(inputs))
+    given = labels or []  # never none: the score above is of a step that labels
+    kept = [label for label, use in zip(labelled.labels, usable, strict=True) if use]
+    expected = kept[contract.window_rows - 1 :: contract.stride_rows]
+    if not set(expected) & set(given):
+        raise InvalidInputError(
+            f"labelled rows: none has a label that the model gave, {sorted(set(given))[:5]}, "
+            f"got {sorted(set(expected))[:5]}"
+        )
+    place = [one.name for one in contract.outputs].index(name)
+    right = [a == b for a, b in zip(expected, given, strict=True)]
+    return calibrate(baseline.outputs[place], outputs[:, place].tolist(), right)
 
 
 def _golden(contract: Contract, rows: Floats, outputs: Floats) -> bytes:

@@ -385,6 +385,25 @@ def test_packages_a_model_with_what_its_rows_show(
     assert [one["missing"] for one in baseline["features"]] == [0, 2]
 
 
+@needs_runtime
+def test_labelled_rows_become_the_calibration_of_the_score(
+    tmp_path: Path, package_it: Callable[[str], list[object]]
+) -> None:
+    rows = [(80.5, 1, "anomaly"), (10, 1, "normal"), (20, 2, "anomaly"), ("", 2, "normal")]
+    lines = [f"{flow};{temp}; {label}" for flow, temp, label in rows]
+    (tmp_path / "held-out.csv").write_text("\n".join(["flow;temp;state", *lines, ""]))
+    text = DESCRIPTION.replace("[[v", 'labelled_csv = "held-out.csv"\n\n[[v')
+    named = text.replace("labelled_csv", 'label_column = "state"\nlabelled_csv')
+    done(*package_it(named))
+    baseline = json.loads(read_package(tmp_path / "sums.shoal").files["baseline.json"])
+    known = baseline["calibration"]
+    assert (known["output"], sum(known["counts"]), sum(known["correct"])) == ("sum", 3, 2)
+    assert "held-out.csv: no label column 'label'" in refused(*package_it(text))
+    assert "gone.csv: No such" in refused(*package_it(named.replace("held-out", "gone")))
+    alone = named.replace('baseline_csv = "pump.csv"', "")
+    assert "labelled_csv: expected baseline_csv too" in refused(*package_it(alone))
+
+
 def test_packages_without_rows_and_says_so(
     tmp_path: Path, package_it: Callable[[str], list[object]]
 ) -> None:
