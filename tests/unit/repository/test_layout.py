@@ -54,7 +54,9 @@ def test_every_extra_belongs_to_something(project):
     assert extras == agents | {"controller", "client", "author", "demo"}
 
 
-@pytest.mark.parametrize("name", ["demo", "test", "check", "bench", "lock", "lib/setup.sh"])
+@pytest.mark.parametrize(
+    "name", ["demo", "test", "check", "bench", "lock", "release", "audit", "lib/setup.sh"]
+)
 def test_script_is_executable_and_stops_at_the_first_error(repository_root, name):
     path = repository_root / "scripts" / name
     text = path.read_text()
