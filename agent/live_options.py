@@ -11,6 +11,7 @@ import contextlib
 import logging
 
 from agent.config import AgentConfig
+from shoal.logs import default_level
 from shoal.protocol.desired import LOG_LEVELS, DeviceOptions
 
 
@@ -40,7 +41,7 @@ class LiveOptions:
         """Use these from now on."""
         self._options = options
         level = options.log_level
-        logging.getLogger().setLevel((level if level in LOG_LEVELS else "info").upper())
+        logging.getLogger().setLevel(level.upper() if level in LOG_LEVELS else default_level())
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 

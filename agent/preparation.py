@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from agent.loading import ReleaseLoader
@@ -16,8 +17,8 @@ from agent.pipeline import WorkerPipeline
 from agent.ports import StagedRelease, WorkerIncident
 from agent.shadow import Agreement, ShadowRun, disagreement, is_comparable
 from agent.slots import Happening, ReleaseRef
-from agent.updater.wire import Progress, Reached
-from agent.updates import Updates
+from agent.updater.client import ask_updater
+from agent.updater.wire import FetchRequest, Progress, Reached, Staged
 from agent.workers.pool import Worker
 from shoal.errors import ShoalError
 from shoal.protocol.desired import Assignment
@@ -38,14 +39,14 @@ class Preparation:
 
     def __init__(
         self,
-        updates: Updates,
+        state_dir: Path,
         facts: dict[str, str | int | float | bool],
         loader: ReleaseLoader,
         pipeline: WorkerPipeline,
         diary: Diary,
         on_incident: Callable[[WorkerIncident], None],
     ) -> None:
-        self._updates = updates
+        self._state_dir = state_dir
         self._facts = facts
         self._loader = loader
         self._pipeline = pipeline
@@ -56,7 +57,9 @@ class Preparation:
         """Bring the release onto the disk: downloading … staged."""
         self._diary.step(Happening.FETCH_STARTED)
         self._diary.tell("downloading", "downloading", "")
-        reply = await self._updates.fetch(assignment, self._facts, self._on_progress)
+        request = FetchRequest(str(self._state_dir), assignment, self._facts)
+        reply = await ask_updater(request, self._on_progress)
+        assert isinstance(reply, Staged)
         ref = ReleaseRef(
             assignment.version,
             assignment.release_sequence,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from shoal import __version__
+from shoal import __version__, logs
 from shoal.errors import InvalidInputError, ShoalError
 
 DEFAULT_CONFIG = "/etc/shoal/controller.toml"
@@ -19,7 +18,7 @@ DEFAULT_CONFIG = "/etc/shoal/controller.toml"
 def main() -> None:
     """Run the command; mistakes are one line on standard error and exit code 1."""
     arguments = _parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.begin()
     try:
         arguments.verb(arguments)
     except ShoalError as error:
@@ -128,11 +127,6 @@ def _broker_config(arguments: argparse.Namespace) -> None:
     if (arguments.certificate is None) != (arguments.key is None):
         raise InvalidInputError("broker-config: --certificate and --key go together")
     settings = load_settings(arguments.config)
-    if not settings.broker.controller_port:
-        raise InvalidInputError(
-            "broker-config: broker.controller_port must name the port of the controller's own "
-            "listener, for example 8884"
-        )
     folder = arguments.folder.resolve()
     tls = TlsFiles.within(folder)
     if arguments.key is not None:
@@ -143,7 +137,7 @@ def _broker_config(arguments: argparse.Namespace) -> None:
         host=arguments.listen,
         port=port,
         controller_host=arguments.controller_listen,
-        controller_port=settings.broker.controller_port,
+        controller_port=settings.broker.controller_port or port + 1,
         tls=tls,
         probe=False,
     )

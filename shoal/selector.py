@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-
-from msgspec import Struct
+from dataclasses import dataclass, field
 
 from shoal.errors import InvalidInputError
 
@@ -64,16 +62,17 @@ class Group:
     devices: frozenset[str] = frozenset()
 
 
-class Subject(Struct, frozen=True, gc=False):
-    """What a selector may know of a device; a plan may make 100,000 of them."""
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a selector may know of a device."""
 
     device: str
     site: str
     profile: str = ""
-    labels: Mapping[str, str] = {}
+    labels: Mapping[str, str] = field(default_factory=dict)
     state: str = "unknown"
     last_seen_ms: int | None = None
-    models: Mapping[str, str | None] = {}
+    models: Mapping[str, str | None] = field(default_factory=dict)
     """The version that runs, by model; None where none does."""
 
 

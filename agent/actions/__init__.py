@@ -16,6 +16,7 @@ from agent.actions.batcher import PredictionBatcher
 from agent.actions.queued import QueuedAction, Writer
 from agent.options import Key, find_problems, with_defaults
 from agent.ports import Action, Answers
+from shoal.addresses import shown
 from shoal.errors import InvalidInputError
 
 _QUEUE_KEYS = {
@@ -65,7 +66,7 @@ def find_action_problems(at: str, table: Mapping[str, Any]) -> list[str]:
     if kind == "webhook" and not found:
         url = urlsplit(options["url"])
         if url.scheme not in ("http", "https") or not url.hostname:
-            found.append(f"{at}.url: expected http:// or https://, got {options['url']!r}")
+            found.append(f"{at}.url: expected http:// or https://, got {shown(options['url'])!r}")
     return found
 
 

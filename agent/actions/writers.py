@@ -14,6 +14,7 @@ from urllib.parse import SplitResult
 
 from agent.actions.queued import Stopping, WriteError, rows_of
 from agent.ports import Answers
+from shoal.addresses import shown
 
 BACKOFF_SECONDS = (0.5, 60.0)
 RETRYABLE_STATUS = {408, 425, 429}
@@ -126,7 +127,7 @@ class WebhookWriter:
             if not words:
                 return
             if not again or attempt == self._max_tries or stopping.is_set():
-                raise WriteError(f"{self._url.geturl()}: {words} (try {attempt})")
+                raise WriteError(f"{shown(self._url.geturl())}: {words} (try {attempt})")
             stopping.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             delay = min(delay * 2, BACKOFF_SECONDS[1])
 

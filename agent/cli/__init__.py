@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import logging
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from agent.cli.check import check_config, doctor
-from shoal import __version__
+from shoal import __version__, logs
 from shoal.errors import ShoalError
 
 DEFAULT_CONFIG = "/etc/shoal/agent.toml"
@@ -22,7 +21,7 @@ MAX_TOKEN_CHARACTERS = 1024
 def main() -> None:
     """Run the command; mistakes are one line on standard error and exit code 1."""
     arguments = _parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.begin()
     try:
         arguments.verb(arguments)
     except ShoalError as error:

@@ -189,7 +189,8 @@ class Worker:
     async def start(self) -> None:
         """Clone a process and load the model in it."""
         server = await self._pool.server()
-        self._link = await Link.open(server, await server.fork())
+        pid, connection = await server.fork()
+        self._link = await Link.open(server, pid, connection)
         order = {
             "folder": str(self._release.folder),
             "manifest_sha256": self._release.manifest_sha256,
@@ -258,7 +259,7 @@ class Worker:
             self._p99_ms,
             request.fresh,
         )
-        return link.infer(request, seconds)
+        return link.send(frames.encode(Kind.INFER, frames.encode_infer(request)), seconds)
 
     async def try_infer(self, request: InferRequest, sent: Sent | None = None) -> InferAnswer:
         """Run one batch, or wait for one that was `sent`; on a lost worker try it once more on a

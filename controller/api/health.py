@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from fastapi import APIRouter, Response
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from controller.api.common import Document, OfServices, Reading
-from controller.repository.status import describe_status
-from controller.services import Services
 from shoal import __version__
 
 router = APIRouter(tags=["health"])
@@ -29,11 +25,4 @@ def read_health(services: OfServices, connection: Reading, response: Response) -
         "version": __version__,
         "broker": broker,
         "parts": parts,
-        "trust": _trust(services, connection),
     }
-
-
-def _trust(services: Services, connection: Connection) -> Document:
-    """Whether devices can follow the repository, and what people should sign soon."""
-    status = describe_status(connection, services.keyring, datetime.now(UTC))
-    return {"ready": status["ready"], "warnings": status["warnings"]}

@@ -66,5 +66,4 @@ def read_topics(device: str) -> list[str]:
 
 def _filter(device: str, channel: Channel) -> str:
     models = "models/+/" if channel in MODEL_CHANNELS else ""
-    deeper = "/+" if channel is Channel.BLOCKS else ""
-    return f"{ROOT}/+/{device}/{models}{channel.value}{deeper}"
+    return f"{ROOT}/+/{device}/{models}{channel.value}"

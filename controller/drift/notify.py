@@ -71,7 +71,7 @@ class Notifier:
             digest = hmac.new(secret, body, hashlib.sha256).hexdigest()
             headers["x-shoal-signature"] = f"sha256={digest}"
         if not self._url.startswith(("http://", "https://")):
-            raise ValueError(f"alerts.webhook_url: {self._url!r} is not an HTTP address")
+            raise ValueError("alerts.webhook_url: expected http:// or https://")
         request = urllib.request.Request(self._url, body, headers)  # noqa: S310 - checked above
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS):  # noqa: S310
             pass

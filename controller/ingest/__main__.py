@@ -34,6 +34,7 @@ from controller.ingest.fold import Batch, Boot, Folder, strangers
 from controller.ingest.inbox import Inbox
 from controller.ingest.ranges import Ranges
 from controller.ingest.write import write_batch
+from shoal import logs
 from shoal.ids import DeviceId, SiteId
 from shoal.protocol.messages import Acked, encode
 from shoal.protocol.topics import Channel, Topic, format_topic, up_filters
@@ -205,7 +206,7 @@ def main() -> None:
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logs.begin()
     parent = os.getppid()
     with contextlib.suppress(OSError):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

@@ -20,18 +20,18 @@ from controller.ingest.write import upsert
 from controller.people.person import Person
 from controller.people.roles import ADMIN
 from controller.repository import store
-from controller.repository.director_key import choose_director, sign_all_anew
 from controller.repository.resign import freshen, online_signers
 from controller.repository.status import describe_status
 from controller.schema import files, published_releases, releases
 from controller.services import Services
+from shoal.errors import UntrustedError
 from shoal.package import sha256
 from shoal.protocol.targets import DIRECTOR_PATH, decode_director
-from shoal.signing import FileSigner
 from shoal.trust.changes import Changes, describe, find_changes
 from shoal.trust.check import check
 from shoal.trust.metadata import Contents, bins_of, custom_of
 from shoal.trust.proposal import Base, Proposal
+from shoal.trust.roles import DIRECTOR
 
 Document = dict[str, Any]
 
@@ -49,9 +49,8 @@ def publish(services: Services, proposal: Proposal, person: Person) -> Document:
         after = check(before, proposal, now)
         changes = find_changes(before, proposal)
         _check_online(services, after)
-        signer = _director_of(services, proposal) if changes.director else None
-        if signer is not None and signer.public_key != services.director.public_key:
-            sign_all_anew(connection)
+        if changes.director:
+            _check_director(services, proposal)
         _add_releases(connection, after, changes, now_ms, person.name)
         for path, data in proposal.files.items():
             if path == DIRECTOR_PATH:
@@ -60,8 +59,7 @@ def publish(services: Services, proposal: Proposal, person: Person) -> Document:
             store.put(connection, role, part, now_ms)
         freshen(connection, services.keyring, now, after.root)
         _record(connection, before, proposal, changes, now_ms, person.name)
-    if signer is not None and services.director.use(signer):
-        services.desired_changed.ring()
+    services.trust_changed()
     with reading(services.engine) as connection:
         return describe_status(connection, services.keyring, now)
 
@@ -95,8 +93,13 @@ def _check_online(services: Services, after: Contents) -> None:
     online_signers(services.keyring, after.root)
 
 
-def _director_of(services: Services, proposal: Proposal) -> FileSigner:
-    return choose_director(services.keyring, decode_director(proposal.files[DIRECTOR_PATH]))
+def _check_director(services: Services, proposal: Proposal) -> None:
+    named = decode_director(proposal.files[DIRECTOR_PATH])
+    if services.keyring.chosen(DIRECTOR, named.keys) is None or named.threshold != 1:
+        raise UntrustedError(
+            f"{DIRECTOR_PATH}: names no key that this controller holds, with threshold 1",
+            code="no-online-key",
+        )
 
 
 def _add_releases(

@@ -50,6 +50,12 @@ def test_three_lines_are_enough(load):
     assert config.models == []
 
 
+def test_an_address_of_the_controller_holds_nothing_that_a_log_may_not_show(load):
+    found = _refused(load, MINIMAL.replace("localhost:8000/", "me:hunter2@host/x?token=abc"))
+    expected = "controller.url: expected an address without a login or query, got http://host/x"
+    assert found == [expected]
+
+
 def test_everything_can_be_set(load):
     config = load(
         """
