@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the agent on this device, or upgrades it: `systemd/install.sh [--wheel FILE | --version V]`.
+# Installs the agent on this device, or upgrades it: `systemd/install.sh [--wheel FILE | --version V] [--lock FILE]`.
 #
 # Safe to run again. Makes the user, a virtual environment of its own for each version
 # (/opt/shoal-agent-<number>, with /opt/shoal pointing at the one in use), the unit, and the folders.
@@ -8,6 +8,7 @@
 #
 #   --wheel FILE      install this file instead of asking the package index
 #   --version V       this version instead of the newest
+#   --lock FILE       everything else as this lock of the release pins it, each file by its hash
 #   --extra NAME      agent (default), agent-small on the smallest devices and 32-bit Arm,
 #                     or agent-tflite-runtime there
 #   --no-start        leave the service as it is
@@ -21,7 +22,7 @@ root="${DESTDIR:-}"
 python="${SHOAL_PYTHON:-python3}"
 healthy_seconds="${SHOAL_HEALTHY_SECONDS:-30}"
 user=shoal-agent unit=shoal-agent.service
-wheel='' version='' extra=agent start=yes
+wheel='' version='' lock='' extra=agent start=yes
 
 say() { printf 'install: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -30,6 +31,7 @@ while [ $# -gt 0 ]; do
     case "$1" in
         --wheel) wheel="${2:?--wheel needs a file}"; shift 2 ;;
         --version) version="${2:?--version needs a number}"; shift 2 ;;
+        --lock) lock="${2:?--lock needs a file}"; shift 2 ;;
         --extra) extra="${2:?--extra needs a name}"; shift 2 ;;
         --no-start) start=no; shift ;;
         *) die "unknown option $1" ;;
@@ -73,12 +75,22 @@ next_environment() { # a number above every one there is
     echo "shoal-agent-$((last + 1))"
 }
 
+install_packages() { # install_packages <environment> <requirement>
+    local pip=("$1/bin/pip" install --quiet --disable-pip-version-check)
+    if [ -z "$lock" ]; then
+        "${pip[@]}" "$2"
+    else # pip must not resolve anything by itself: what the wheel asks for is all in the lock
+        "${pip[@]}" --require-hashes --only-binary :all: --requirement "$lock" &&
+            "${pip[@]}" --no-deps "$2" && "$1/bin/pip" check
+    fi
+}
+
 make_environment() { # make_environment <name>: nothing that runs is touched
     local environment="$root/opt/$1" wanted="shoal[$extra]"
     if [ -n "$wheel" ]; then wanted="shoal[$extra] @ file://$(realpath "$wheel")"; fi
     if [ -n "$version" ]; then wanted="shoal[$extra]==$version"; fi
     "$python" -m venv "$environment"
-    if ! "$environment/bin/pip" install --quiet --disable-pip-version-check "$wanted"; then
+    if ! install_packages "$environment" "$wanted"; then
         rm -rf "$environment"
         die "could not install $wanted; nothing was changed"
     fi

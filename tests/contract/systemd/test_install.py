@@ -8,6 +8,7 @@ there is no systemd to ask here.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -79,10 +80,10 @@ class Machine:
         )
         return self.folder / f"shoal-{version}-py3-none-any.whl"
 
-    def install(self, wheel: Path) -> subprocess.CompletedProcess[str]:
+    def install(self, wheel: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
         """Run the script."""
         return subprocess.run(
-            [self.script, "--wheel", wheel],
+            [self.script, "--wheel", wheel, *options],
             capture_output=True,
             text=True,
             check=False,
@@ -165,6 +166,24 @@ def test_first_an_install_then_upgrades_forth_and_back(machine, repository_root)
     assert fourth.returncode == 0, fourth.stderr
     assert machine.version() == "1.3.0"
     assert [path.name for path in machine.environments()] == ["shoal-agent-1", "shoal-agent-3"]
+
+
+def test_with_a_lock_only_what_it_pins_is_installed_and_only_by_its_hash(machine, repository_root):
+    pins = (repository_root / "locks" / "build.lock").read_text()
+    lock = machine.folder / "agent.lock"
+    lock.write_text(re.search(r"^pluggy==(.|\n {4})*", pins, re.M)[0] + "\n")
+    wheel = machine.wheel("1.0.0")
+    done = machine.install(wheel, "--lock", lock)
+    assert done.returncode == 0, done.stderr
+    (environment,) = machine.environments()
+    assert list(environment.glob("lib/*/site-packages/pluggy"))
+
+    for text in (re.sub(r"sha256:\w{64}", "sha256:" + "0" * 64, lock.read_text()), "pluggy\n"):
+        lock.write_text(text)
+        refused = machine.install(wheel, "--lock", lock)
+        assert refused.returncode == 1
+        assert "nothing was changed" in refused.stderr
+        assert machine.environments() == [environment]
 
 
 def test_the_example_configuration_is_valid(repository_root):

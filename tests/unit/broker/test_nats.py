@@ -42,7 +42,6 @@ def test_gives_a_device_its_own_channels():
                 "shoal.v1.*.gw-1.models.*.captures",
                 "shoal.v1.*.gw-1.events",
                 "shoal.v1.*.gw-1.replies",
-                "shoal.v1.*.gw-1.fetch",
             ]
         },
         "subscribe": {
@@ -50,7 +49,6 @@ def test_gives_a_device_its_own_channels():
                 "shoal.v1.*.gw-1.desired",
                 "shoal.v1.*.gw-1.acked",
                 "shoal.v1.*.gw-1.commands",
-                "shoal.v1.*.gw-1.blocks.*",
             ]
         },
     }
