@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from agent.access import BrokerAccess, broker_context, load_broker
 from agent.actions import ActionContext, build_action
+from agent.blocks import Blocks
 from agent.capture import CaptureStore, Recorder
 from agent.clock import Clock
 from agent.clock_watch import watch_clock
@@ -33,6 +34,7 @@ from agent.notify import notify
 from agent.orders import Known, Orders
 from agent.pipeline import BUFFER_ROWS, AgeLimits, WorkerPipeline
 from agent.ports import Action, Follower, Source
+from agent.refusals import Refusals
 from agent.renew_watch import Renewal
 from agent.reporter import Identity, Reporter
 from agent.safemode import SafeMode
@@ -41,6 +43,7 @@ from agent.spool import Spool
 from agent.state_files import open_database
 from agent.status import StateReport
 from agent.store import StateStore
+from agent.updates import Updates
 from agent.windows import Windows
 from agent.workers.pool import ForkserverPool, PoolOptions
 from agent.workers.quarantine import Quarantine
@@ -82,6 +85,8 @@ class Agent:
         self._captures = CaptureStore(
             config.state_dir / "captures.sqlite", config.capture_max_bytes
         )
+        self._blocks = Blocks(lambda request: self._link.fetch(request))
+        self._updates = Updates(config.state_dir, config.device, config.updates, self._blocks)
         self._safe = SafeMode(self._store)
         self._options = LiveOptions(config)
         self._pool = ForkserverPool(
@@ -111,10 +116,8 @@ class Agent:
         """The link, and who takes what comes over it."""
         config = self._config
         self._desired = DesiredFollower(
-            config.state_dir,
-            config.device,
+            self._updates,
             self._store,
-            self._clock,
             self._reporter,
             self._safe,
             self._options,
@@ -132,9 +135,7 @@ class Agent:
             self._store.desired_sequence,
         )
         orders = Orders(config, logs, known, self._reporter, self._pool)
-        self._desk = CommandDesk(
-            config.state_dir, config.device, self._clock, self._reporter, orders.handlers()
-        )
+        self._desk = CommandDesk(self._updates, self._store, self._reporter, orders.handlers())
         self._link = Link(
             config.site,
             config.device,
@@ -143,6 +144,7 @@ class Agent:
             self._reporter.last_will,
             self._desired.take,
             self._desk.take,
+            self._blocks.arrived,
             self._state_due.set,
         )
 
@@ -183,6 +185,7 @@ class Agent:
         group.create_task(self._renewal.run(), name="certificate")
         group.create_task(self._desired.run(), name="desired")
         group.create_task(self._desk.run(), name="commands")
+        group.create_task(self._updates.run(Refusals("update", self._reporter)), name="updates")
         group.create_task(self._windows.run(), name="windows")
         group.create_task(self._health.run(), name="health")
         group.create_task(self._state.run(), name="state")
@@ -257,7 +260,8 @@ class Agent:
     def _make_manager(self, name: str, pipeline: WorkerPipeline) -> ModelManager:
         return ModelManager(
             name,
-            self._config.state_dir,
+            self._config.files_dir,
+            self._updates,
             self._store,
             self._pool,
             pipeline,

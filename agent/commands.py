@@ -8,15 +8,16 @@ memory. A handler returns text, or raises a `ShoalError` that becomes a refusal.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 
-from agent.clock import Clock
+from agent.refusals import Refusals
+from agent.replays import Answered, remember, was_answered
 from agent.reporter import Reporter
-from agent.updater.client import UpdaterError, ask_updater
-from agent.updater.wire import Verified, VerifyCommandRequest
+from agent.store import StateStore, StateStoreError
+from agent.updates import Updates
 from shoal.errors import ShoalError
 from shoal.protocol.commands import Order, decode_command
 from shoal.protocol.envelope import MAX_ENVELOPE_BYTES
@@ -24,7 +25,8 @@ from shoal.protocol.envelope import MAX_ENVELOPE_BYTES
 log = logging.getLogger("agent.commands")
 
 MAX_WAITING = 8
-REMEMBERED = 64
+NOTE = "commands"
+"""Which commands were answered, in the store."""
 ANSWER_SECONDS = 120.0
 MAX_ANSWER = 512 * 1024
 """Characters: 32 parts."""
@@ -37,20 +39,19 @@ class CommandDesk:
 
     def __init__(
         self,
-        state_dir: Path,
-        device: str,
-        clock: Clock,
+        updates: Updates,
+        store: StateStore,
         reporter: Reporter,
         handlers: Mapping[type[Order], Handler],
     ) -> None:
-        self._state_dir = state_dir
-        self._device = device
-        self._clock = clock
+        self._updates = updates
         self._reporter = reporter
+        self._refusals = Refusals("command", reporter)
         self._handlers = dict(handlers)
         self._waiting: deque[bytes] = deque()
         self._news = asyncio.Event()
-        self._done: deque[str] = deque(maxlen=REMEMBERED)
+        self._store = store
+        self._answered = store.note(NOTE, Answered) or Answered()
         self.turned_away = 0
         """Envelopes for which there was no room."""
 
@@ -72,23 +73,21 @@ class CommandDesk:
             await self._news.wait()
 
     async def _consider(self, envelope: bytes) -> None:
-        request = VerifyCommandRequest(
-            str(self._state_dir), self._device, envelope, self._clock.now_ms()
-        )
         try:
-            reply = await ask_updater(request)
-            assert isinstance(reply, Verified)
-            command = decode_command(reply.payload)
+            command = decode_command(await self._updates.verify_command(envelope))
         except ShoalError as error:
-            kind = "updater" if isinstance(error, UpdaterError) else "payload"
-            log.warning("command refused by=%s code=%s error=%r", kind, error.code, error.sentence)
-            self._reporter.event("command", error.code, error.sentence, severity="warning")
+            self._refusals.tell(error.code, error.sentence)
             return
-        if command.command in self._done:  # sent again while the answer is on its way
+        issued_ms = int(command.issued.timestamp() * 1000)
+        if was_answered(self._answered, command.command, issued_ms):
+            sentence = f"command {command.command}: was answered before"
+            self._refusals.tell("command-replayed", sentence, "info")
             return
-        self._done.append(command.command)
         log.info("command=%s kind=%s", command.command, type(command.order).__name__)
         await self._answer(command.command, command.order)
+        self._answered = remember(self._answered, command.command, issued_ms)
+        with contextlib.suppress(StateStoreError):  # a full disk: known until the agent ends
+            self._store.save_note(NOTE, self._answered)
 
     async def _answer(self, command: str, order: Order) -> None:
         try:

@@ -20,6 +20,7 @@ from agent.config_reader import Reader, Setting
 from agent.crashloop import CrashLimits
 from agent.garbage import GarbageLimits
 from agent.sources import find_source_problems
+from agent.update_settings import TRANSPORTS, UpdateSettings
 from shoal.addresses import shown, tells_secrets
 from shoal.errors import InvalidInputError
 from shoal.ids import DeviceId, SiteId, is_name
@@ -110,6 +111,7 @@ class AgentConfig:
     golden_seconds: float = 86400.0
     crashes: CrashLimits = field(default_factory=CrashLimits)
     garbage: GarbageLimits = field(default_factory=GarbageLimits)
+    updates: UpdateSettings = field(default_factory=UpdateSettings)
 
     @property
     def files_dir(self) -> Path:
@@ -183,6 +185,27 @@ def _build(reader: Reader, path: Path) -> AgentConfig:
             max_age_seconds=reader.number("files.max_age_seconds", 86400.0, 0.0, 1e9),
             max_bytes=int(reader.number("files.max_bytes", 256 * 2**20, 0, 2**44)),
         ),
+        updates=_updates(reader),
+    )
+
+
+def _updates(reader: Reader) -> UpdateSettings:
+    transport = reader.text("updates.transport", "auto")
+    if transport not in TRANSPORTS:
+        reader.mistake(f"updates.transport: expected one of {TRANSPORTS}, got {transport!r}")
+    mirrors = reader.take("updates.mirrors", [])
+    if not isinstance(mirrors, list) or not all(
+        isinstance(one, str) and one.startswith(("http://", "https://")) for one in mirrors
+    ):
+        reader.mistake(f"updates.mirrors: expected a list of http(s) addresses, got {mirrors!r}")
+        mirrors = []
+    return UpdateSettings(
+        transport=transport,
+        mirrors=tuple(mirrors),
+        max_bytes_per_second=reader.number("updates.max_bytes_per_second", 0.0, 0.0, 1e12),
+        min_bytes_per_second=reader.number("updates.min_bytes_per_second", 4096.0, 1.0, 1e9),
+        grace_seconds=reader.number("updates.grace_seconds", 30.0, 1.0, 3600.0),
+        refresh_seconds=reader.number("updates.refresh_seconds", 21600.0, 1.0, 1e6),
     )
 
 

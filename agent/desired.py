@@ -6,21 +6,20 @@ Only the newest envelope counts; an older one that still waits is overwritten.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
-from agent.clock import Clock
 from agent.live_options import LiveOptions
 from agent.manager import ModelManager
+from agent.refusals import Refusals
 from agent.reporter import Reporter
 from agent.safemode import SafeMode
 from agent.store import STORE_RETRY_SECONDS, StateStore, StateStoreError
-from agent.updater.client import UpdaterError, ask_updater
-from agent.updater.wire import Verified, VerifyRequest
+from agent.updater.client import UpdaterError
+from agent.updates import Updates
 from shoal.protocol.desired import Assignment, DesiredState, decode_desired
 
-log = logging.getLogger("agent.desired")
+RETRY_SECONDS = STORE_RETRY_SECONDS
+_SEVERITY = {"desired-conflict": "error", "floors-lost": "error", "no-root": "error"}
 
 
 class DesiredFollower:
@@ -28,21 +27,18 @@ class DesiredFollower:
 
     def __init__(
         self,
-        state_dir: Path,
-        device: str,
+        updates: Updates,
         store: StateStore,
-        clock: Clock,
         reporter: Reporter,
         safe: SafeMode,
         options: LiveOptions,
         managers: Mapping[str, ModelManager],
         on_change: Callable[[], None],
     ) -> None:
-        self._state_dir = state_dir
-        self._device = device
+        self._updates = updates
         self._store = store
-        self._clock = clock
         self._reporter = reporter
+        self._refusals = Refusals("desired", reporter)
         self._safe = safe
         self._options = options
         self._managers = managers
@@ -79,19 +75,14 @@ class DesiredFollower:
             return
         desired = decode_desired(payload)
         if desired.sequence == floor and stored and payload != stored:
-            self._reporter.event(
-                "desired",
-                "desired-conflict",
-                f"desired state: sequence {floor} came twice with different content",
-                severity="error",
-            )
+            sentence = f"desired state: sequence {floor} came twice with different content"
+            self._refusals.tell("desired-conflict", sentence, "error")
             return
         try:
             self._store.accept_desired(desired.sequence, payload)
         except StateStoreError as error:  # not obeyed before it is stored; tried again
-            self._reporter.event("desired", error.code, error.sentence, severity="error")
-            self._envelope = self._envelope or envelope
-            asyncio.get_running_loop().call_later(STORE_RETRY_SECONDS, self._news.set)
+            self._refusals.tell(error.code, error.sentence, "error")
+            self._try_again(envelope)
             return
         self._apply(desired)
         if desired.sequence > floor:
@@ -100,17 +91,18 @@ class DesiredFollower:
 
     async def _verify(self, envelope: bytes, floor: int) -> bytes | None:
         """The payload that the director has signed; None where it is refused."""
-        request = VerifyRequest(
-            str(self._state_dir), self._device, floor, envelope, self._clock.now_ms()
-        )
         try:
-            reply = await ask_updater(request)
+            return await self._updates.verify_desired(envelope, floor)
         except UpdaterError as error:
-            log.warning("desired refused code=%s error=%r", error.code, error.sentence)
-            self._reporter.event("desired", error.code, error.sentence, severity="warning")
+            self._refusals.tell(error.code, error.sentence, _SEVERITY.get(error.code, "warning"))
+            if error.retryable:
+                self._try_again(envelope)
             return None
-        assert isinstance(reply, Verified)
-        return reply.payload
+
+    def _try_again(self, envelope: bytes) -> None:
+        """Later, unless another comes until then."""
+        self._envelope = self._envelope or envelope
+        asyncio.get_running_loop().call_later(RETRY_SECONDS, self._news.set)
 
     def _apply(self, desired: DesiredState) -> None:
         self._options.put(desired.options)

@@ -26,7 +26,7 @@ from agent.identity import check_certificate, store_identity
 from agent.introspect import device_facts
 from agent.prepare import prepare_state
 from agent.state_files import write_private
-from agent.trust import DEVICE_KEY_NAME, TRUST_NAME, Trust
+from agent.trust import DEVICE_KEY_NAME, TRUST_NAME, Trust, pin_root
 from shoal.csr import make_request
 from shoal.errors import InvalidInputError, UntrustedError
 from shoal.ids import is_name
@@ -192,6 +192,12 @@ def _read_waiting(body: bytes) -> Waiting:
 
 def _store(config: AgentConfig, key: FileSigner, answer: EnrolmentAnswer) -> None:
     """Trust goes last: without it nothing is obeyed, so a device is enrolled wholly or not."""
+    if not answer.root:
+        raise ControllerError(
+            f"enrolment: {config.controller_url} has published no root to trust yet; "
+            "run shoal trust init there, then enrol again",
+            code="no-root",
+        )
     check_certificate(answer.certificate, answer.fleet_ca, answer.device, key.public_key)
     access = BrokerAccess(
         host=answer.broker_host,
@@ -204,12 +210,8 @@ def _store(config: AgentConfig, key: FileSigner, answer: EnrolmentAnswer) -> Non
         director_keys=answer.director_keys,
     )
     store_identity(config.state_dir, key, answer.certificate, access)
-    trust = Trust(
-        answer.director_keys,
-        answer.release_keys,
-        answer.release_threshold,
-        answer.repository_url,
-    )
+    pin_root(config.state_dir, answer.root)
+    trust = Trust(answer.repository_url)
     write_private(config.state_dir / TRUST_NAME, msgspec.json.encode(trust))
 
 

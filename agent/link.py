@@ -61,6 +61,7 @@ class Link:
         last_will: Callable[[], bytes],
         on_desired: Callable[[bytes], None],
         on_command: Callable[[bytes], None],
+        on_block: Callable[[str, bytes], None],
         on_connected: Callable[[], None],
     ) -> None:
         self._site, self._device = site, device
@@ -69,6 +70,7 @@ class Link:
         self._last_will = last_will
         self._on_desired = on_desired
         self._on_command = on_command
+        self._on_block = on_block
         self._on_connected = on_connected
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
@@ -182,6 +184,14 @@ class Link:
             self._unacked[outgoing.row] = now
             self._in_paho.add(info.mid)
 
+    def fetch(self, request: bytes) -> bool:
+        """Ask for blocks; whether the broker can be asked now. What is lost is asked for again."""
+        client = self._client
+        if client is None or not self._connected:
+            return False
+        topic = self._topic(Channel.FETCH, "")
+        return bool(client.publish(topic, request, qos=0).rc == mqtt.MQTT_ERR_SUCCESS)
+
     def _topic(self, channel: Channel, model: str) -> str:
         name = ModelName(model) if channel in MODEL_CHANNELS else None
         return format_topic(Topic(self._site, self._device, channel, name))
@@ -200,8 +210,9 @@ class Link:
             self._connected = True
             log.info("connected connects=%d", self.connects)
             assert self._client is not None
-            down = sorted(DOWN_CHANNELS, key=lambda channel: channel.value)
-            self._client.subscribe([(self._topic(channel, ""), 1) for channel in down])
+            down = sorted(DOWN_CHANNELS - {Channel.BLOCKS}, key=lambda channel: channel.value)
+            blocks = format_topic(Topic(self._site, self._device, Channel.BLOCKS, transfer="+"))
+            self._client.subscribe([*((self._topic(one, ""), 1) for one in down), (blocks, 0)])
             self._on_connected()
         self._wake.set()
 
@@ -223,6 +234,8 @@ class Link:
                 self._on_desired(payload)
             elif parsed.channel is Channel.COMMANDS:
                 self._on_command(payload)
+            elif parsed.channel is Channel.BLOCKS and parsed.transfer:
+                self._on_block(parsed.transfer, payload)
             elif parsed.channel is Channel.ACKED and payload:
                 self._acked(decode(Channel.ACKED, payload))
         except (InvalidInputError, InvalidMessageError) as error:

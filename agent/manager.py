@@ -34,6 +34,7 @@ from agent.slots import Happening, ReleaseRef, Slots, Stage
 from agent.store import STORE_RETRY_SECONDS, StateStore, StateStoreError
 from agent.telling import Teller, describe
 from agent.updater.client import UpdaterError
+from agent.updates import Updates
 from agent.workers.pool import ForkserverPool, Worker
 from shoal.errors import ShoalError
 from shoal.maintenance import Window
@@ -47,7 +48,8 @@ class ModelManager:
     def __init__(
         self,
         model: str,
-        state_dir: Path,
+        files: Path,
+        updates: Updates,
         store: StateStore,
         pool: ForkserverPool,
         pipeline: WorkerPipeline,
@@ -60,6 +62,7 @@ class ModelManager:
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._model = model
+        self._updates = updates
         self._maintenance = maintenance
         self._reporter = reporter
         self._assigned: Assignment | None = None
@@ -71,10 +74,8 @@ class ModelManager:
         self._workers = workers = SlotWorkers(pipeline, on_change)
         self._probation = Probation()
         self._crashes = CrashCounter(model, store, crash_limits or CrashLimits(), now_ms)
-        loader = ReleaseLoader(model, state_dir / "files", pool, pipeline.check)
-        self._preparation = Preparation(
-            state_dir, facts, loader, pipeline, record, self.on_incident
-        )
+        loader = ReleaseLoader(model, files, pool, pipeline.check)
+        self._preparation = Preparation(updates, facts, loader, pipeline, record, self.on_incident)
         self._fallback = Fallback(
             model, record, workers, loader, self._crashes, self._probation, changing
         )
@@ -126,6 +127,7 @@ class ModelManager:
         self._record.trouble = ""
         with self._record.forgiving():
             self._record.save(rules.restart(self.slots))
+        self._raise_floor()
         async with self._changing:
             await self._fallback.restore()
         async with asyncio.TaskGroup() as group:
@@ -274,6 +276,7 @@ class ModelManager:
             )
             return True
         self._record.step(Happening.HEALTHY)
+        self._raise_floor()
         self._crashes.clear()
         self._record.trouble = self._record.degraded = ""
         if worker is self._workers.running:
@@ -309,6 +312,7 @@ class ModelManager:
 
     async def _commit(self, found: Judgement) -> None:
         self._record.step(Happening.HEALTHY)
+        self._raise_floor()
         self._crashes.clear()
         self._record.trouble = self._record.degraded = ""
         if not has_room_to_spare():
@@ -334,6 +338,10 @@ class ModelManager:
             self._probation.add_before(report, memory)
             if self.trouble and not report.failed:
                 self._record.set_trouble("")
+
+    def _raise_floor(self) -> None:
+        if oldest := self.slots.oldest_sequence:
+            self._updates.raise_floor(self._model, oldest)
 
     def _soak_seconds(self, worker: Worker) -> float:
         candidate = self.slots.candidate

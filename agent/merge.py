@@ -28,7 +28,12 @@ def merge_messages(first: Header, second: Header) -> Header | None:
 
 
 def _alike(a: Window | Statistics, b: Window | Statistics) -> bool:
-    return (a.model, a.manifest, a.slot) == (b.model, b.manifest, b.slot)
+    return _release(a) == _release(b)
+
+
+def _release(a: Window | Statistics) -> tuple[str, str, int, str, str]:
+    manifest = a.manifest if isinstance(a, Window) or not a.baseline else ""  # not sent with it
+    return a.model, a.version, a.release_sequence, manifest, a.slot
 
 
 def _executor(a: Window) -> tuple[str, str, str]:

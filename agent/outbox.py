@@ -21,12 +21,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from itertools import count
 
-import msgspec
-
 from agent.config import OutboxLimits
 from agent.merge import merge_messages
 from shoal.protocol import MAX_MESSAGE_BYTES
-from shoal.protocol.messages import UP_TYPES, Acked, Header, InvalidMessageError, encode
+from shoal.protocol.messages import Acked, Header, InvalidMessageError, decode, encode
 from shoal.protocol.topics import Channel
 
 NUMBER_BYTES = 64
@@ -220,7 +218,7 @@ class Outbox:
 
     def _number(self, row: int, channel: Channel, body: bytes) -> bytes:
         number = next(self._numbers)
-        message = msgspec.json.decode(body, type=UP_TYPES[channel])
+        message = decode(channel, body)
         message.boot_id, message.seq = self._boot_id, number
         payload = encode(message)
         self._bytes[RANKS[channel]] += len(payload) - len(body)
@@ -240,10 +238,9 @@ class Outbox:
         self._unsent[channel, model] = len(rows)
         if len(rows) <= self._limits.merge_above_rows:
             return
-        kind = UP_TYPES[channel]
         pending: tuple[int, Header] | None = None
         for row, body, created_ms in rows:
-            message = msgspec.json.decode(body, type=kind)
+            message = decode(channel, body)
             data = _merged(pending[1], message) if pending else None
             if pending is None or data is None:
                 pending = (row, message)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 from agent.loading import ReleaseLoader
@@ -17,8 +16,8 @@ from agent.pipeline import WorkerPipeline
 from agent.ports import StagedRelease, WorkerIncident
 from agent.shadow import Agreement, ShadowRun, disagreement, is_comparable
 from agent.slots import Happening, ReleaseRef
-from agent.updater.client import ask_updater
-from agent.updater.wire import FetchRequest, Progress, Reached, Staged
+from agent.updater.wire import Progress, Reached
+from agent.updates import Updates
 from agent.workers.pool import Worker
 from shoal.errors import ShoalError
 from shoal.protocol.desired import Assignment
@@ -39,14 +38,14 @@ class Preparation:
 
     def __init__(
         self,
-        state_dir: Path,
+        updates: Updates,
         facts: dict[str, str | int | float | bool],
         loader: ReleaseLoader,
         pipeline: WorkerPipeline,
         diary: Diary,
         on_incident: Callable[[WorkerIncident], None],
     ) -> None:
-        self._state_dir = state_dir
+        self._updates = updates
         self._facts = facts
         self._loader = loader
         self._pipeline = pipeline
@@ -57,9 +56,7 @@ class Preparation:
         """Bring the release onto the disk: downloading … staged."""
         self._diary.step(Happening.FETCH_STARTED)
         self._diary.tell("downloading", "downloading", "")
-        request = FetchRequest(str(self._state_dir), assignment, self._facts)
-        reply = await ask_updater(request, self._on_progress)
-        assert isinstance(reply, Staged)
+        reply = await self._updates.fetch(assignment, self._facts, self._on_progress)
         ref = ReleaseRef(
             assignment.version,
             assignment.release_sequence,

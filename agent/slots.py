@@ -139,6 +139,11 @@ class Slots(Struct, frozen=True):
     The next commit clears it."""
 
     @property
+    def oldest_sequence(self) -> int:
+        """Of what is committed and what was before: nothing older is ever needed again."""
+        return min((ref.sequence for ref in (self.active, self.last_good) if ref), default=0)
+
+    @property
     def running(self) -> ReleaseRef | None:
         """What answers: the candidate in probation, else the active release."""
         if self.candidate is not None and self.candidate.stage is Stage.PROBATION:

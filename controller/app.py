@@ -24,16 +24,16 @@ from controller.api import (
 from controller.artifacts import Artifacts
 from controller.auth import authorise
 from controller.config import Settings
-from controller.database import create_tables, open_engine
+from controller.database import create_tables, open_engine, reading
 from controller.identity.identities import load_identities
 from controller.people import tokens
+from controller.repository.director_key import load_director
 from controller.repository.keyring import Keyring
 from controller.secret import load_secret
 from controller.services import Services
 from controller.web import pages
 from shoal import __version__
 from shoal.errors import InvalidInputError
-from shoal.signing import FileSigner
 
 API = "/api/v1"
 
@@ -43,13 +43,16 @@ def build_services(settings: Settings) -> Services:
     engine = open_engine(settings.database_url)
     create_tables(engine)
     tokens.adopt_old(engine, time.time_ns() // 1_000_000)
+    artifacts, keyring = Artifacts(settings.files_dir), Keyring(settings.keys_dir)
+    with reading(engine) as connection:
+        director = load_director(connection, artifacts, keyring)
     return Services(
         settings=settings,
         engine=engine,
-        director=FileSigner.load(settings.director_key),
+        director=director,
         broker_secret=load_secret(settings),
-        artifacts=Artifacts(settings.files_dir),
-        keyring=Keyring(settings.keys_dir),
+        artifacts=artifacts,
+        keyring=keyring,
         identities=load_identities(settings),
         provider=_open_provider(settings) if settings.oidc.issuer else None,
     )

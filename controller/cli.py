@@ -127,6 +127,11 @@ def _broker_config(arguments: argparse.Namespace) -> None:
     if (arguments.certificate is None) != (arguments.key is None):
         raise InvalidInputError("broker-config: --certificate and --key go together")
     settings = load_settings(arguments.config)
+    if not settings.broker.controller_port:
+        raise InvalidInputError(
+            "broker-config: broker.controller_port must name the port of the controller's own "
+            "listener, for example 8884"
+        )
     folder = arguments.folder.resolve()
     tls = TlsFiles.within(folder)
     if arguments.key is not None:
@@ -137,7 +142,7 @@ def _broker_config(arguments: argparse.Namespace) -> None:
         host=arguments.listen,
         port=port,
         controller_host=arguments.controller_listen,
-        controller_port=settings.broker.controller_port or port + 1,
+        controller_port=settings.broker.controller_port,
         tls=tls,
         probe=False,
     )

@@ -7,6 +7,7 @@ stays online without having accepted it (a broker that was killed may have lost 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -40,6 +41,7 @@ VALID = timedelta(days=7)
 RENEW_BEFORE = timedelta(days=2)
 BATCH = 500
 PUBLISH_SECONDS = 10.0
+Take = Callable[[str, bytes], None]
 
 
 def sign_pending(engine: Engine, signer: Signer, now: datetime) -> int:
@@ -205,6 +207,8 @@ class DirectorLink:
         client.on_disconnect = self._on_disconnect
         client.max_queued_messages_set(2 * BATCH)
         self._client = client
+        self._listening: tuple[str, Take] | None = None
+        client.on_message = lambda _c, _u, message: self._heard(message)
         client.connect_async(host, port, keepalive=30)
         client.loop_start()
 
@@ -232,6 +236,18 @@ class DirectorLink:
                 done.append(one)
         return done
 
+    def listen(self, topic_filter: str, take: Take) -> None:
+        """Hand what comes on topics of a filter to `take`, which must not block."""
+        self._listening = topic_filter, take
+        if self.connected:
+            self._client.subscribe(topic_filter, 0)
+
+    def send(self, topic: str, payload: bytes) -> None:
+        """Publish once, without a confirmation; returns when it has left."""
+        info = self._client.publish(topic, payload, qos=0)
+        with contextlib.suppress(ValueError, RuntimeError):  # not connected: it is asked for again
+            info.wait_for_publish(PUBLISH_SECONDS)
+
     def close(self) -> None:
         """Disconnect and end the thread."""
         self._client.disconnect()
@@ -244,7 +260,13 @@ class DirectorLink:
             log.error("event=refused reason=%r", str(reason))
         else:
             self._connected.set()
+            if self._listening is not None:
+                client.subscribe(self._listening[0], 0)
             log.info("event=connected")
+
+    def _heard(self, message: mqtt.MQTTMessage) -> None:
+        if self._listening is not None:
+            self._listening[1](message.topic, bytes(message.payload))
 
     def _on_disconnect(
         self, client: mqtt.Client, _user: object, _flags: object, reason: ReasonCode, _p: object

@@ -128,9 +128,10 @@ def enrol(services: Services, request: EnrolmentRequest, address: str = "") -> S
     One without a token waits until an operator lets it in.
     """
     key = read_request(request.csr)
+    if request.token_id is None:
+        slow_down(services, address)
+        return _admit(services, request, key, address)
     try:
-        if request.token_id is None:
-            return _admit(services, request, key, address)
         return _let_in(services, request, key)
     except ShoalError as error:
         slow_down(services, address, error)
@@ -157,7 +158,6 @@ def _admit(
 ) -> Sealed | Waiting:
     """By an operator's word for its key."""
     if admission.ask(services, request, key, address) is None:
-        slow_down(services, address, None)
         return Waiting(fingerprint=key_id(key))
     with writing(services.engine) as connection:
         approved = admission.take(connection, key)
@@ -166,7 +166,7 @@ def _admit(
         return _store(services, connection, request, key, approved["labels"], by, b"")
 
 
-def slow_down(services: Services, address: str, error: ShoalError | None) -> None:
+def slow_down(services: Services, address: str, error: ShoalError | None = None) -> None:
     """Count what failed or waits; raise `TooManyError` for who asks too often."""
     if seconds := services.enrolment_gate.knock(address, services.now_ms()):
         raise TooManyError(

@@ -336,6 +336,16 @@ approvals = Table(  # who agreed to a rollout's start (wave 0) or to a wave, or 
     Column("at_ms", BigInteger, nullable=False),
 )
 
+opt_outs = Table(  # devices and sites that take no part in rollouts
+    "opt_outs",
+    metadata,
+    Column("scope", String(10), primary_key=True),  # device or site
+    Column("subject", String(63), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("by", String(80), nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+)
+
 waves = Table(
     "waves",
     metadata,

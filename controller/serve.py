@@ -14,12 +14,14 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
 
 from controller.api.stream import Announcer
 from controller.app import build_app, build_services
+from controller.blocks import BlockServer, open_published
 from controller.broker import (
     DIRECTOR_ACCOUNT,
     INGEST_ACCOUNT,
@@ -40,6 +42,7 @@ from controller.services import Services
 from controller.state_files import write_private
 from controller.summaries import Summaries
 from shoal.errors import ShoalError
+from shoal.protocol.topics import fetch_filter
 
 log = logging.getLogger("controller")
 
@@ -112,6 +115,8 @@ async def _run(
     ingest = ChildProcess("ingest", ["controller.ingest", *arguments])
     link = DirectorLink(host, port, settings)
     director = Director(services.engine, services.director, link)
+    blocks = BlockServer(partial(open_published, services), link.send)
+    link.listen(fetch_filter(), blocks.take)
     announcer = Announcer(services)
     services.announcer = announcer
     server = _Server(_web_config(services))
@@ -147,6 +152,7 @@ async def _run(
         await asyncio.gather(*tasks, stopped, return_exceptions=True)
         await ingest.stop()
         await asyncio.to_thread(director.close)
+        await asyncio.to_thread(blocks.close)
 
 
 def _listen(settings: Settings) -> socket.socket:

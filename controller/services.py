@@ -20,9 +20,10 @@ from controller.drift.monitor import Monitor
 from controller.identity.gate import Gate
 from controller.identity.identities import Identities
 from controller.overview import Overview
+from controller.repository.director_key import DirectorKey
 from controller.repository.keyring import Keyring
 from controller.secret import derive
-from shoal.signing import FileSigner, KeyVerifier, PublicKey
+from shoal.signing import KeyVerifier, PublicKey
 
 if TYPE_CHECKING:  # it imports an HTTP client, which few controllers need
     from controller.people.provider import Provider
@@ -70,7 +71,7 @@ class Services:
 
     settings: Settings
     engine: Engine
-    director: FileSigner
+    director: DirectorKey
     broker_secret: bytes
     artifacts: Artifacts
     keyring: Keyring
@@ -100,9 +101,6 @@ class Services:
 
     def __post_init__(self) -> None:
         self.overview = Overview(self)
-
-    def trust_changed(self) -> None:
-        """Something was published in the TUF repository."""
 
     def now_ms(self) -> int:
         """Milliseconds since 1970 UTC."""

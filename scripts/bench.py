@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.figure import CannotMeasureError, Figure, Options
 from benchmarks.report import line, markdown
 
-GROUPS = ("agent", "ingest", "statistics", "drift", "gates", "rollouts", "web", "runtimes")
+GROUPS = ("agent", "ingest", "statistics", "drift", "gates", "rollouts", "web", "runtimes", "trust")
 
 
 def main() -> int:

@@ -285,6 +285,27 @@ class Client:
         query = _given({"expect": expect})
         return self._send("POST", f"/rollouts/{rollout}/{verb}", params=query)
 
+    def recall_model(self, model: str) -> Document:
+        """Take a model's newest release back from the whole fleet."""
+        return self._send("POST", f"/rollouts/recall/{model}")
+
+    def opt_outs(self) -> list[Document]:
+        """Devices and sites that take no part in rollouts."""
+        return self._items("/rollouts/opt-outs", {})
+
+    def opt_out(self, scope: str, subject: str, reason: str = "") -> Document:
+        """Leave a device or a site (`scope`) out of rollouts."""
+        path = f"/rollouts/opt-outs/{scope}/{subject}"
+        return self._send("PUT", path, params={"reason": reason})
+
+    def opt_in(self, scope: str, subject: str) -> Document:
+        """Take it in again."""
+        return self._send("DELETE", f"/rollouts/opt-outs/{scope}/{subject}")
+
+    def propose_rollout(self, alert: int, version: str) -> Document:
+        """Draft a rollout to the devices that an alert is about; it starts nothing."""
+        return self._send("POST", f"/alerts/{alert}/propose", json={"version": version})
+
     def approve_rollout(self, rollout: str, reason: str = "") -> Document:
         """Agree to what waits for approval: a start, or a wave."""
         return self._send("POST", f"/rollouts/{rollout}/approve", params={"reason": reason})

@@ -46,6 +46,9 @@ VERSIONS = {
     "python": "install the agent with a newer Python",
 }
 
+READ = ("arch", "runtimes", "runtime", "runtime_version", "sensors", *LISTS, *VERSIONS)
+"""Facts that are compared whatever a manifest needs; `runtime_<kind>` and numbers come to them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gap:
@@ -98,6 +101,8 @@ class Chooser:
             for need in sorted({getattr(one.requires, key, 0) for one in manifest.variants})
             if need
         ]
+        kinds = sorted({one.runtime for one in manifest.variants})
+        self._read = (*READ, *(f"runtime_{kind}" for kind in kinds))
         self._chosen: dict[tuple[object, ...], Variant] = {}
 
     def choose(self, facts: Facts) -> tuple[Variant | None, list[Gap]]:
@@ -105,8 +110,7 @@ class Chooser:
         if "memory_free_mb" in facts:
             return choose_variant(self._manifest, facts)
         key = (
-            tuple(facts),
-            *[value for name, value in facts.items() if name not in NUMBERS],
+            *map(facts.get, self._read),
             *[_number(facts.get(name)) >= need for name, need in self._needs],
         )
         chosen = self._chosen.get(key)

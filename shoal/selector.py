@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from msgspec import Struct
 
 from shoal.errors import InvalidInputError
 
@@ -62,17 +64,16 @@ class Group:
     devices: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What a selector may know of a device."""
+class Subject(Struct, frozen=True, gc=False):
+    """What a selector may know of a device; a plan may make 100,000 of them."""
 
     device: str
     site: str
     profile: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
     state: str = "unknown"
     last_seen_ms: int | None = None
-    models: Mapping[str, str | None] = field(default_factory=dict)
+    models: Mapping[str, str | None] = {}
     """The version that runs, by model; None where none does."""
 
 

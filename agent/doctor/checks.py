@@ -17,9 +17,10 @@ from agent.config import AgentConfig
 from agent.doctor import UnwellError
 from agent.doctor.network import ask_broker, ask_controller
 from agent.doctor.runtime import try_model
+from agent.floors import read_floors
 from agent.introspect import device_facts
 from agent.state_files import open_database
-from agent.trust import DEVICE_KEY_NAME, TRUST_NAME, load_trust
+from agent.trust import DEVICE_KEY_NAME, TRUST_NAME, load_root, load_trust
 from shoal.errors import ShoalError
 from shoal.profiles import load_profile, profile_names
 
@@ -82,15 +83,14 @@ def check_credentials(config: AgentConfig) -> str:
     """What enrolment left: keys to believe and a login."""
     try:
         trust, access = load_trust(config.state_dir), load_broker(config.state_dir)
+        load_root(config.state_dir)
     except ShoalError as error:
         raise UnwellError(error.sentence, ENROL) from error
-    wrong = [key for key in trust.director_keys + trust.release_keys if len(key) != 32]
-    if wrong or not (config.state_dir / DEVICE_KEY_NAME).exists():
-        raise UnwellError(f"{config.state_dir}: keys are missing or damaged", ENROL)
-    return (
-        f"enrolled as {access.device}, {len(trust.director_keys)} director and "
-        f"{len(trust.release_keys)} release keys pinned"
-    )
+    if read_floors(config.state_dir) is None:
+        raise UnwellError(f"{config.state_dir}/trust: the floors are lost", ENROL)
+    if not (config.state_dir / DEVICE_KEY_NAME).exists():
+        raise UnwellError(f"{config.state_dir}: {DEVICE_KEY_NAME} is missing", ENROL)
+    return f"enrolled as {access.device}, releases from {trust.repository_url}, root pinned"
 
 
 def check_broker(config: AgentConfig) -> str:

@@ -50,9 +50,7 @@ class LeanModel:
         return facts_of(self.engine, self.labels)
 
     def handle(self, kind: Kind, payload: frames.Bytes) -> tuple[Kind, bytes]:
-        """Answer one request after LOAD."""
-        if kind is Kind.INFER:
-            return Kind.ANSWER, frames.encode_answer(self.infer(frames.decode_infer(payload)))
+        """Answer a request that is no batch."""
         if kind is Kind.STATISTICS:
             return Kind.INFO, msgspec.json.encode(self.take_statistics())
         if kind is Kind.GOLDEN:

@@ -9,11 +9,25 @@ from collections.abc import Callable
 
 import msgspec
 
-from agent.updater.wire import Progress, Reached, Refused, Reply, Request, decode_reply
+from agent.blocks import Blocks
+from agent.updater.wire import (
+    Asked,
+    Came,
+    Progress,
+    Reached,
+    Refused,
+    Reply,
+    Request,
+    decode_reply,
+)
 from shoal.errors import ShoalError
 
 TIMEOUT_SECONDS = 3600.0
 MAX_LINE_BYTES = 1 << 20
+MAX_WAITING_BYTES = 1 << 20
+"""Of blocks that an updater has not read; more is dropped, and asked for again."""
+
+OnProgress = Callable[[Progress | Reached], None]
 
 
 class UpdaterError(ShoalError):
@@ -26,10 +40,17 @@ class UpdaterError(ShoalError):
         self.retryable = refused.retryable
 
 
+def ignore(progress: Progress | Reached) -> None:
+    """Hear of no progress."""
+
+
 async def ask_updater(
-    request: Request, on_progress: Callable[[Progress | Reached], None] = lambda progress: None
+    request: Request, on_progress: OnProgress = ignore, blocks: Blocks | None = None
 ) -> Reply:
-    """Run one updater to its end; raise `UpdaterError` unless it succeeded."""
+    """Run one updater to its end; raise `UpdaterError` unless it succeeded.
+
+    Without `blocks` a transfer over the broker finds no link.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -38,23 +59,16 @@ async def ask_updater(
         stdout=asyncio.subprocess.PIPE,
         limit=MAX_LINE_BYTES,
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    blocks = blocks or Blocks(lambda payload: False)
+    deliver = _Delivery(process)
     try:
-        process.stdin.write(msgspec.json.encode(request))
-        await process.stdin.drain()
-        process.stdin.close()
+        deliver.write(msgspec.json.encode(request))
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            while line := await process.stdout.readline():
-                reply = decode_reply(line)
-                if not isinstance(reply, Progress | Reached):
-                    break
-                on_progress(reply)
-            else:
-                reply = Refused("updater-died", "updater: ended without a result", retryable=True)
+            reply = await _listen(process, on_progress, blocks, deliver)
     except (TimeoutError, OSError, ValueError) as error:
         reply = Refused("updater-failed", f"updater: {error!r}", retryable=True)
     finally:
+        blocks.forget(deliver)
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
@@ -62,3 +76,38 @@ async def ask_updater(
     if isinstance(reply, Refused):
         raise UpdaterError(reply)
     return reply
+
+
+async def _listen(
+    process: asyncio.subprocess.Process,
+    on_progress: OnProgress,
+    blocks: Blocks,
+    deliver: _Delivery,
+) -> Reply:
+    """Until it says its result."""
+    assert process.stdout is not None
+    while line := await process.stdout.readline():
+        reply = decode_reply(line)
+        if isinstance(reply, Progress | Reached):
+            on_progress(reply)
+        elif isinstance(reply, Asked):
+            blocks.ask(reply.transfer, reply.payload, deliver)
+        else:
+            return reply
+    return Refused("updater-died", "updater: ended without a result", retryable=True)
+
+
+class _Delivery:
+    """Writes lines to an updater."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None
+        self._pipe = process.stdin
+
+    def write(self, line: bytes) -> None:
+        """One line; one too many for an updater that does not read is dropped."""
+        if self._pipe.transport.get_write_buffer_size() <= MAX_WAITING_BYTES:
+            self._pipe.write(line + b"\n")
+
+    def __call__(self, transfer: str, payload: bytes) -> None:
+        self.write(msgspec.json.encode(Came(transfer, payload)))

@@ -1,68 +1,48 @@
 """Fetching one content-addressed file: resumable, bounded, verified before it has its name.
 
-Bytes go to `<sha256>.part`; a later run goes on where it ends (HTTP Range). Length and hash are
-checked, then the file is synced and renamed to `<sha256>`, read-only. Nothing depends on what the
-server says but the bytes themselves.
+Bytes go to `<sha256>.part`; a later run goes on where it ends, from whichever transport answers.
+Length and hash are checked, then the file is synced and renamed to `<sha256>`, read-only. Nothing
+depends on what a transport says but the bytes themselves, so a cache nearby may serve them, or lie.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-import http.client
 import os
 import shutil
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from agent.state_files import fsync_folder
+from agent.updater.pace import Limits, Pace
+from agent.updater.transport import DownloadError, Transport
 from shoal.errors import ShoalError, UntrustedError
 
-CHUNK_BYTES = 64 * 1024
-GAP_TIMEOUT_SECONDS = 20.0
-MIN_BYTES_PER_SECOND = 4096
-"""Slower than this over a whole file is given up and resumed later."""
-GRACE_SECONDS = 30.0
 SPARE_BYTES = 4 * 1024 * 1024
 
 
-class DownloadError(ShoalError):
-    """The transport failed; the part stays and is resumed."""
-
-    code = "download-failed"
-
-
 def fetch_file(
-    url: str,
+    transports: Sequence[Transport],
     folder: Path,
     sha256: str,
     length: int,
+    limits: Limits,
     on_bytes: Callable[[int], None] = lambda done: None,
 ) -> Path:
     """Return the path of the verified file, downloading what is missing of it."""
-    target = folder / sha256
-    if target.exists() and target.stat().st_size == length and digest_of(target) == sha256:
+    target, part = folder / sha256, folder / f"{sha256}.part"
+    if _is_whole(target, sha256, length):
         return target
-    part = folder / f"{sha256}.part"
     _check_space(folder, length, part)
     with part.open("ab") as file:
-        if file.tell() > length:
-            _begin_again(file)
-        if file.tell() < length:
-            _receive(url, file, length, on_bytes)
-        file.flush()
-        os.fsync(file.fileno())
-    got = digest_of(part)
-    if got != sha256:
-        part.unlink()
-        raise UntrustedError(
-            f"{url}: expected sha256 {sha256[:12]}…, got {got[:12]}…", code="digest-mismatch"
-        )
-    part.replace(target)
-    target.chmod(0o400)  # not before: a part left read-only could not be resumed
+        fcntl.flock(file, fcntl.LOCK_EX)  # another model's updater may want the same file
+        if _is_whole(target, sha256, length):
+            return target
+        _complete(file, transports, sha256, length, limits, on_bytes)
+        part.replace(target)
+        target.chmod(0o400)  # not before: a part left read-only could not be resumed
     fsync_folder(folder)
     return target
 
@@ -73,19 +53,51 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fetch_small(url: str, most: int) -> bytes:
-    """GET a small document of at most `most` bytes."""
-    with _open(url, 0) as response:
-        try:
-            data: bytes = response.read(most + 1)
-        except (OSError, http.client.HTTPException) as error:
-            raise DownloadError(f"{url}: broke off") from error
-        left = response.length
-    if len(data) > most:
-        raise UntrustedError(f"{url}: more than {most} bytes", code="too-large")
-    if left:
-        raise DownloadError(f"{url}: broke off {left} bytes before its end")
-    return data
+def _is_whole(path: Path, sha256: str, length: int) -> bool:
+    return path.exists() and path.stat().st_size == length and digest_of(path) == sha256
+
+
+def _complete(
+    file: BinaryIO,
+    transports: Sequence[Transport],
+    sha256: str,
+    length: int,
+    limits: Limits,
+    on_bytes: Callable[[int], None],
+) -> None:
+    """Bring the part to its full length and the right hash, or raise the last refusal."""
+    refused: ShoalError = DownloadError(f"file {sha256[:12]}…: no transport to fetch it by")
+    if file.tell() >= length and _check(file, "the part", sha256, length) is None:
+        return
+    for transport in transports:
+        for attempt in range(2):  # what was there before may have been bad: then from the beginning
+            resumed = file.tell() > 0
+            try:
+                _receive(transport, file, sha256, length, limits, on_bytes)
+            except ShoalError as error:
+                refused = error
+                break
+            wrong = _check(file, transport.name, sha256, length)
+            if wrong is None:
+                return
+            refused = wrong
+            if not resumed or attempt:
+                break
+    raise refused
+
+
+def _check(file: BinaryIO, where: str, sha256: str, length: int) -> UntrustedError | None:
+    """Sync a complete part and compare its hash; a wrong one is emptied."""
+    file.flush()
+    os.fsync(file.fileno())
+    got, size = digest_of(Path(file.name)), file.tell()
+    if got == sha256 and size == length:
+        return None
+    _begin_again(file)
+    return UntrustedError(
+        f"{where}: file of {size} bytes: expected sha256 {sha256[:12]}…, got {got[:12]}…",
+        code="digest-mismatch",
+    )
 
 
 def _begin_again(file: BinaryIO) -> None:
@@ -94,49 +106,31 @@ def _begin_again(file: BinaryIO) -> None:
     file.truncate()
 
 
-def _receive(url: str, file: BinaryIO, length: int, on_bytes: Callable[[int], None]) -> None:
-    start = file.tell()
-    deadline = time.monotonic() + (length - start) / MIN_BYTES_PER_SECOND + GRACE_SECONDS
-    with _open(url, start) as response:
-        if start and response.status != http.HTTPStatus.PARTIAL_CONTENT:
-            _begin_again(file)  # the server ignored the range and sends all of it
-        while True:
-            try:
-                chunk = response.read(CHUNK_BYTES)
-            except (OSError, http.client.HTTPException) as error:
-                raise DownloadError(f"{url}: broke off after {file.tell()} bytes") from error
-            if not chunk:
-                break
+def _receive(
+    transport: Transport,
+    file: BinaryIO,
+    sha256: str,
+    length: int,
+    limits: Limits,
+    on_bytes: Callable[[int], None],
+) -> None:
+    """Append what is missing."""
+    if file.tell() >= length:
+        return
+    path = f"files/{sha256}"
+    where = f"{transport.name}/{path}"
+    pace = Pace(where, length - file.tell(), limits)
+    with transport.open(path, file.tell(), pace) as stream:
+        if stream.start != file.tell():
+            _begin_again(file)  # the range was ignored and all of it comes
+        for chunk in stream.chunks:
             if file.tell() + len(chunk) > length:
                 _begin_again(file)
-                raise UntrustedError(f"{url}: more than {length} bytes", code="too-large")
+                raise UntrustedError(f"{where}: more than {length} bytes", code="too-large")
             file.write(chunk)
             on_bytes(file.tell())
-            if time.monotonic() > deadline:
-                raise DownloadError(
-                    f"{url}: slower than {MIN_BYTES_PER_SECOND} B/s", code="download-slow"
-                )
     if file.tell() < length:
-        raise DownloadError(f"{url}: expected {length} bytes, got {file.tell()}")
-
-
-def _open(url: str, start: int) -> http.client.HTTPResponse:
-    if not url.startswith(("http://", "https://")):
-        raise UntrustedError(f"{url}: expected http:// or https://", code="bad-url")
-    headers = {"accept-encoding": "identity"}
-    if start:
-        headers["range"] = f"bytes={start}-"
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the scheme was checked
-    try:
-        response: http.client.HTTPResponse = urllib.request.urlopen(  # noqa: S310
-            request, timeout=GAP_TIMEOUT_SECONDS
-        )
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise DownloadError(f"{url}: {error}") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise DownloadError(f"{url}: {error}") from error
-    return response
+        raise DownloadError(f"{where}: expected {length} bytes, got {file.tell()}")
 
 
 def _check_space(folder: Path, length: int, part: Path) -> None:

@@ -1,4 +1,8 @@
-"""What agent and updater say to each other."""
+"""What agent and updater say to each other, a line of JSON each.
+
+One request goes in. Out come progress and one result; a transfer over the broker asks for blocks
+meanwhile, which the agent passes on, and passes back what comes for it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,18 @@ from msgspec import Struct
 from shoal.protocol.desired import Assignment
 
 
+class Sources(Struct, frozen=True):
+    """Where bytes may come from, and how fast."""
+
+    transport: str = "http"
+    """http, mqtt, or auto: the broker where no HTTP answers."""
+    mirrors: list[str] = []
+    """Base URLs tried before the controller's own."""
+    max_bytes_per_second: float = 0.0
+    min_bytes_per_second: float = 4096.0
+    grace_seconds: float = 30.0
+
+
 class VerifyRequest(Struct, frozen=True, tag="verify"):
     """Is this envelope a desired state that this device may obey?"""
 
@@ -15,8 +31,9 @@ class VerifyRequest(Struct, frozen=True, tag="verify"):
     device: str
     floor: int
     envelope: bytes
-    now_ms: int = 0
-    """The agent's time; it may be ahead of a system clock that starts in 1970."""
+    sources: Sources = Sources()
+    may_refresh: bool = True
+    """Whether newer metadata may be asked for when the director's keys are not known here."""
 
 
 class VerifyCommandRequest(Struct, frozen=True, tag="verify-command"):
@@ -25,7 +42,8 @@ class VerifyCommandRequest(Struct, frozen=True, tag="verify-command"):
     state_dir: str
     device: str
     envelope: bytes
-    now_ms: int = 0
+    sources: Sources = Sources()
+    may_refresh: bool = True
 
 
 class FetchRequest(Struct, frozen=True, tag="fetch"):
@@ -34,6 +52,14 @@ class FetchRequest(Struct, frozen=True, tag="fetch"):
     state_dir: str
     assignment: Assignment
     facts: dict[str, str | int | float | bool]
+    sources: Sources = Sources()
+
+
+class RefreshRequest(Struct, frozen=True, tag="refresh"):
+    """Ask for newer metadata."""
+
+    state_dir: str
+    sources: Sources = Sources()
 
 
 class Progress(Struct, frozen=True, tag="progress"):
@@ -63,6 +89,28 @@ class Staged(Struct, frozen=True, tag="staged"):
     """What loading it takes, estimated; 0 where that is not known."""
 
 
+class Asked(Struct, frozen=True, tag="asked"):
+    """Publish this on `fetch`; what comes on `blocks/<transfer>` is for this process."""
+
+    transfer: str
+    payload: bytes
+
+
+class Came(Struct, frozen=True, tag="came"):
+    """To the updater: a message of a transfer; an empty payload is a link that is down."""
+
+    transfer: str
+    payload: bytes
+
+
+class Refreshed(Struct, frozen=True, tag="refreshed"):
+    """The metadata is fresh."""
+
+    versions: dict[str, int]
+    time_ms: int
+    """The latest signed time."""
+
+
 class Refused(Struct, frozen=True, tag="refused"):
     """It did not, and why. `retryable`: the same again may work later."""
 
@@ -71,16 +119,22 @@ class Refused(Struct, frozen=True, tag="refused"):
     retryable: bool
 
 
-Request = VerifyRequest | VerifyCommandRequest | FetchRequest
-Reply = Progress | Reached | Verified | Staged | Refused
+Request = VerifyRequest | VerifyCommandRequest | FetchRequest | RefreshRequest
+Reply = Progress | Reached | Asked | Verified | Staged | Refreshed | Refused
 
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _replies: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
+_came: msgspec.json.Decoder[Came] = msgspec.json.Decoder(Came)
 
 
 def decode_request(data: bytes) -> Request:
     """Decode a request."""
     return _requests.decode(data)
+
+
+def decode_came(line: bytes) -> Came:
+    """Decode one line of what the agent passes on."""
+    return _came.decode(line)
 
 
 def decode_reply(line: bytes) -> Reply:

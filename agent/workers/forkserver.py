@@ -1,9 +1,10 @@
 """The forkserver: imports numpy and the runtime once, then clones a worker a request.
 
 It has made no interpreter and runs one thread, so forking it is safe. It speaks JSON over a
-SOCK_SEQPACKET socket: `{"fork": n}` with the worker's socket attached is answered by
-`{"fork": n, "pid": p}`, and each ended worker by `{"exit": p, "status": s, "words": w}` (negative:
-signal; words: the end of what it wrote to standard error, where a runtime says why it gives up).
+SOCK_SEQPACKET socket: `{"fork": n}` with the worker's socket and the memory of its rows attached is
+answered by `{"fork": n, "pid": p}`, and each ended worker by `{"exit": p, "status": s, "words": w}`
+(negative: signal; words: the end of what it wrote to standard error, where a runtime says why it
+gives up).
 It dies with the agent, and its workers die with it.
 
 Started by the pool as `python -m agent.workers.forkserver FD [lean]`. A lean one imports neither
@@ -25,6 +26,7 @@ from collections.abc import Callable
 
 from agent.workers import serving
 from agent.workers.limits import forbid_core_dumps
+from agent.workers.shared import map_rows
 from agent.workers.trim import trim_memory
 
 PR_SET_PDEATHSIG = 1
@@ -70,7 +72,7 @@ def _serve(control: socket.socket, load: serving.Load, wake: int, own: list[int]
 
 
 def _fork_one(control: socket.socket, load: serving.Load, own: list[int]) -> bool:
-    message, descriptors, _, _ = socket.recv_fds(control, 4096, 1)
+    message, descriptors, _, _ = socket.recv_fds(control, 4096, 2)
     if not message:
         return False
     connection = socket.socket(fileno=descriptors[0])
@@ -83,8 +85,9 @@ def _fork_one(control: socket.socket, load: serving.Load, own: list[int]) -> boo
         os.set_blocking(words_write, False)  # a full pipe loses words, never time
         os.dup2(words_write, 2)
         os.close(words_write)
-        _run(lambda: serving.serve(connection, load))
+        _run(lambda: serving.serve(connection, map_rows(descriptors[1]), load))
     connection.close()
+    os.close(descriptors[1])
     os.close(words_write)
     os.set_blocking(words_read, False)
     _words[pid] = words_read

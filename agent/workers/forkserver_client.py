@@ -11,6 +11,7 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+from agent.workers.shared import SharedRows
 from shoal.errors import ShoalError
 
 START_TIMEOUT_SECONDS = 60.0
@@ -39,6 +40,14 @@ class Ended(NamedTuple):
     """Negative for a signal."""
     words: str
     """The last it wrote to standard error."""
+
+
+class Forked(NamedTuple):
+    """A fresh worker."""
+
+    pid: int
+    connection: socket.socket
+    rows: SharedRows
 
 
 class Forkserver:
@@ -86,8 +95,8 @@ class Forkserver:
         """Its process id."""
         return self._process.pid
 
-    async def fork(self) -> tuple[int, socket.socket]:
-        """Return a fresh worker's process id and the socket to speak with it."""
+    async def fork(self) -> Forked:
+        """Make a fresh worker."""
         if not self.alive:
             raise ForkserverError("forkserver: has died")
         self._number += 1
@@ -97,18 +106,20 @@ class Forkserver:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         message = json.dumps({"fork": number}).encode()
+        rows = SharedRows()
         try:
-            socket.send_fds(self._control, [message], [theirs.fileno()])
+            socket.send_fds(self._control, [message], [theirs.fileno(), rows.descriptor])
             async with asyncio.timeout(FORK_TIMEOUT_SECONDS):
                 pid = await reply
         except (OSError, TimeoutError, ForkserverError) as error:
             ours.close()
+            rows.close()
             raise ForkserverError(f"forkserver: no worker: {error!r}") from error
         finally:
             theirs.close()
             self._forks.pop(number, None)
         ours.setblocking(False)
-        return pid, ours
+        return Forked(pid, ours, rows)
 
     async def wait_exit(self, pid: int) -> Ended | None:
         """How a worker ended; None if the forkserver cannot say."""

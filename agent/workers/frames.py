@@ -15,6 +15,7 @@ Bytes = bytes | bytearray | memoryview
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 HEADER = struct.Struct("<IB")
 _INFER = struct.Struct("<III")
+_INFER_SHARED = struct.Struct("<IIIQ")
 _ANSWER = struct.Struct("<IIIQ")
 
 USABLE, MISSING, NON_FINITE = 0, 1, 2
@@ -33,6 +34,7 @@ class Kind(IntEnum):
     GOLDEN = 3
     STATISTICS = 4
     WARM_UP = 5
+    INFER_SHARED = 6
     ANSWER = 10
     INFO = 11
     ERROR = 12
@@ -100,6 +102,22 @@ def encode_infer(request: InferRequest) -> bytes:
     """Payload of INFER."""
     head = _INFER.pack(request.carried, request.fresh, request.width)
     return b"".join((head, request.values))
+
+
+def encode_infer_shared(request: InferRequest, offset: int) -> bytes:
+    """Payload of INFER_SHARED: the rows lie at `offset` of the memory that both sides see."""
+    return _INFER_SHARED.pack(request.carried, request.fresh, request.width, offset)
+
+
+def decode_infer_shared(payload: Bytes, region: memoryview) -> InferRequest:
+    """Decode a payload of INFER_SHARED, or raise `FrameError`."""
+    if len(payload) != _INFER_SHARED.size:
+        raise FrameError(f"infer: {len(payload)} bytes, expected {_INFER_SHARED.size}")
+    carried, fresh, width, offset = _INFER_SHARED.unpack(payload)
+    end = offset + (carried + fresh) * width * 4
+    if end > len(region):
+        raise FrameError(f"infer: rows end at {end} of {len(region)} shared bytes")
+    return InferRequest(carried, fresh, width, region[offset:end])
 
 
 def decode_infer(payload: Bytes) -> InferRequest:

@@ -10,15 +10,15 @@ if nothing had been.
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections import deque
 from dataclasses import dataclass
 
 from agent.workers import frames
-from agent.workers.forkserver_client import Forkserver, kill
-from agent.workers.frames import Kind
+from agent.workers.forkserver_client import Forked, Forkserver, kill
+from agent.workers.frames import InferRequest, Kind
 from agent.workers.oom import OomCounter, explain_kill
+from agent.workers.shared import SharedRows
 from agent.workers.starvation import Starvation
 
 OUT_OF_MEMORY = ("bad_alloc", "MemoryError", "annot allocate memory", "out of memory")
@@ -40,14 +40,17 @@ class Sent:
     link: Link
     answer: asyncio.Future[tuple[Kind, bytes]]
     seconds: float
+    offset: int | None = None
+    """Where its rows lie in the memory that both see."""
     starvation: Starvation | None = None
 
 
 class Link(asyncio.Protocol):
     """One process, until it is lost or closed."""
 
-    def __init__(self, server: Forkserver, pid: int) -> None:
+    def __init__(self, server: Forkserver, pid: int, rows: SharedRows | None = None) -> None:
         self.pid = pid
+        self._rows = rows
         self._server = server
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -59,15 +62,25 @@ class Link(asyncio.Protocol):
         self._closing: asyncio.Task[tuple[str, str]] | None = None
 
     @classmethod
-    async def open(cls, server: Forkserver, pid: int, connection: socket.socket) -> Link:
+    async def open(cls, server: Forkserver, forked: Forked) -> Link:
         """Speak with a process over its socket."""
         loop = asyncio.get_running_loop()
-        _, link = await loop.create_unix_connection(lambda: cls(server, pid), sock=connection)
+        _, link = await loop.create_unix_connection(
+            lambda: cls(server, forked.pid, forked.rows), sock=forked.connection
+        )
         return link
 
-    def send(self, frame: bytes, seconds: float) -> Sent:
+    def infer(self, request: InferRequest, seconds: float) -> Sent:
+        """Send a micro-batch, its rows through shared memory where a slot is free."""
+        offset = self._rows.put(request.values) if self._rows and self._lost is None else None
+        if offset is None:
+            return self.send(frames.encode(Kind.INFER, frames.encode_infer(request)), seconds)
+        payload = frames.encode_infer_shared(request, offset)
+        return self.send(frames.encode(Kind.INFER_SHARED, payload), seconds, offset)
+
+    def send(self, frame: bytes, seconds: float, offset: int | None = None) -> Sent:
         """Send a request that may take `seconds` of processor time once its turn has come."""
-        sent = Sent(self, self._loop.create_future(), seconds)
+        sent = Sent(self, self._loop.create_future(), seconds, offset)
         if self._lost is not None:
             _fail(sent, self._lost)
             self._lost = NotBegunError()
@@ -118,9 +131,11 @@ class Link(asyncio.Protocol):
         if not self._requests:
             raise frames.FrameError(f"{kind.name} that nobody asked for")
         self._stop_clock()
-        answer = self._requests.popleft().answer
-        if not answer.done():  # else whoever asked was cancelled
-            answer.set_result((kind, payload))
+        sent = self._requests.popleft()
+        if sent.offset is not None and self._rows is not None:
+            self._rows.free(sent.offset)  # not when whoever asked is cancelled: the worker reads on
+        if not sent.answer.done():  # else whoever asked was cancelled
+            sent.answer.set_result((kind, payload))
         if self._requests:
             self._begin()
 
@@ -154,6 +169,9 @@ class Link(asyncio.Protocol):
         # a process that has ended by itself tells its own status; one that has not is killed
         await asyncio.sleep(0)
         kill(self.pid)
+        if self._rows is not None:
+            self._rows.close()
+            self._rows = None
         ended = await self._server.wait_exit(self.pid)
         if ended is None:
             return "worker-crashed", f"ended, status unknown after {time.monotonic() - start:.1f} s"

@@ -189,8 +189,7 @@ class Worker:
     async def start(self) -> None:
         """Clone a process and load the model in it."""
         server = await self._pool.server()
-        pid, connection = await server.fork()
-        self._link = await Link.open(server, pid, connection)
+        self._link = await Link.open(server, await server.fork())
         order = {
             "folder": str(self._release.folder),
             "manifest_sha256": self._release.manifest_sha256,
@@ -259,7 +258,7 @@ class Worker:
             self._p99_ms,
             request.fresh,
         )
-        return link.send(frames.encode(Kind.INFER, frames.encode_infer(request)), seconds)
+        return link.infer(request, seconds)
 
     async def try_infer(self, request: InferRequest, sent: Sent | None = None) -> InferAnswer:
         """Run one batch, or wait for one that was `sent`; on a lost worker try it once more on a

@@ -25,12 +25,16 @@ from shoal.errors import ShoalError
 class LoadedModel(Protocol):
     """What answers frames after LOAD."""
 
+    def infer(self, request: frames.InferRequest) -> frames.InferAnswer:
+        """Run one micro-batch."""
+        ...
+
     def facts(self) -> dict[str, Any]:
         """What the agent is told after loading."""
         ...
 
     def handle(self, kind: Kind, payload: frames.Bytes) -> tuple[Kind, bytes]:
-        """Answer one request."""
+        """Answer any other request."""
         ...
 
 
@@ -57,8 +61,8 @@ def load_lean(release: Release, order: LoadOrder) -> LoadedModel:
     return LeanModel(release, order) if LeanModel.fits(release) else load_full(release, order)
 
 
-def serve(connection: socket.socket, load: Load) -> None:
-    """Answer frames on a blocking socket until it closes."""
+def serve(connection: socket.socket, region: memoryview, load: Load) -> None:
+    """Answer frames on a blocking socket until it closes. `region`: where shared rows lie."""
     model: LoadedModel | None = None
     incoming = _Incoming(connection)
     trimmed = False
@@ -72,6 +76,13 @@ def serve(connection: socket.socket, load: Load) -> None:
                 answer = (Kind.INFO, msgspec.json.encode(model.facts()))
             elif model is None:
                 raise RuntimeLoadError(f"worker: {kind.name} before LOAD")
+            elif kind is Kind.INFER or kind is Kind.INFER_SHARED:
+                request = (
+                    frames.decode_infer(payload)
+                    if kind is Kind.INFER
+                    else frames.decode_infer_shared(payload, region)
+                )
+                answer = (Kind.ANSWER, frames.encode_answer(model.infer(request)))
             else:
                 answer = model.handle(kind, payload)
         except ShoalError as error:

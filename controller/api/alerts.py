@@ -18,6 +18,7 @@ from controller.api.common import (
 from controller.api.json_body import JsonRoute
 from controller.database import writing
 from controller.drift import alerts
+from controller.rollouts.proposals import propose
 
 router = APIRouter(prefix="/alerts", tags=["alerts"], route_class=JsonRoute)
 
@@ -46,6 +47,17 @@ def list_alerts(
 def read_alert(number: Alert, connection: Reading) -> Document:
     """One alert with its evidence."""
     return alerts.get_alert(connection, number)
+
+
+@router.post("/{number}/propose", status_code=201)
+def propose_rollout(
+    number: Alert,
+    services: OfServices,
+    actor: Actor,
+    version: Annotated[str, Body(embed=True, max_length=40)],
+) -> Document:
+    """Draft a rollout of a release to the devices that an alert is about; it starts nothing."""
+    return propose(services, number, version, actor)
 
 
 @router.post("/{number}/acknowledge")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from fastapi import APIRouter, Response
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from controller.api.common import Document, OfServices, Reading
+from controller.repository.status import describe_status
+from controller.services import Services
 from shoal import __version__
 
 router = APIRouter(tags=["health"])
@@ -25,4 +29,11 @@ def read_health(services: OfServices, connection: Reading, response: Response) -
         "version": __version__,
         "broker": broker,
         "parts": parts,
+        "trust": _trust(services, connection),
     }
+
+
+def _trust(services: Services, connection: Connection) -> Document:
+    """Whether devices can follow the repository, and what people should sign soon."""
+    status = describe_status(connection, services.keyring, datetime.now(UTC))
+    return {"ready": status["ready"], "warnings": status["warnings"]}

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Query
 from controller.api.common import Actor, Asking, Document, Name, OfServices, Reading, items
 from controller.api.json_body import JsonRoute
 from controller.people.person import Person
-from controller.rollouts import drawing, looks, service
+from controller.rollouts import drawing, looks, opting, service
 from controller.rollouts.values import parse_specification
 from controller.saved_selectors import moment
 from controller.services import Services
@@ -40,6 +40,35 @@ def create_rollout(specification: Specified, services: OfServices, actor: Actor)
     document = service.create(services, parse_specification(specification), actor)
     services.rollouts_changed.ring()
     return document
+
+
+@router.post("/recall/{model}")
+def recall_model(model: str, services: OfServices, actor: Actor) -> Document:
+    """Take a model's newest release back from the whole fleet, at full rate; cancel what waits."""
+    document = service.recall(services, model, actor)
+    services.rollouts_changed.ring()
+    services.desired_changed.ring()
+    return document
+
+
+@router.get("/opt-outs")
+def list_opt_outs(connection: Reading) -> Document:
+    """Devices and sites that take no part in rollouts."""
+    return items(opting.list_opt_outs(connection))
+
+
+@router.put("/opt-outs/{scope}/{subject}")
+def opt_out(
+    scope: str, subject: str, services: OfServices, actor: Actor, reason: Why = ""
+) -> Document:
+    """Leave a device or a site out of rollouts; what it waits for is cancelled."""
+    return opting.opt_out(services, scope, subject, reason, actor)
+
+
+@router.delete("/opt-outs/{scope}/{subject}")
+def opt_in(scope: str, subject: str, services: OfServices, actor: Actor) -> Document:
+    """Take it in again."""
+    return opting.opt_in(services, scope, subject, actor)
 
 
 @router.get("/{rollout}")

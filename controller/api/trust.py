@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
 from controller.api.common import Asking, Document, OfServices, Reading
-from controller.errors import NotFoundError
 from controller.repository import store
 from controller.repository.publish import bin_of, publish, read_base
 from controller.repository.status import describe_status
@@ -23,7 +21,6 @@ from shoal.trust.roles import TIMESTAMP
 router = APIRouter(tags=["trust"])
 repository = APIRouter(prefix="/repository", tags=["repository"])
 
-_VERSIONED = re.compile(r"([1-9][0-9]{0,15})\.(root|targets|snapshot|bin-[0-9a-f]{1,8})\.json\Z")
 _ASK_AGAIN = {"cache-control": "no-cache"}
 _FOR_EVER = {"cache-control": "public, max-age=31536000, immutable"}
 
@@ -31,7 +28,7 @@ _FOR_EVER = {"cache-control": "public, max-age=31536000, immutable"}
 @repository.get("/metadata/{name}")
 def fetch_metadata(name: str, request: Request, connection: Reading) -> Response:
     """TUF metadata. Open to all: devices trust signatures, not us."""
-    body = _body(connection, name)
+    body = store.named_body(connection, name)
     if body is None:  # the next root is asked for at every refresh and may come at any time
         return Response(status_code=404, headers=_ASK_AGAIN)
     tag = f'"{sha256(body)}"'
@@ -75,12 +72,3 @@ async def publish_trust(request: Request, services: OfServices, person: Asking) 
                 f"proposal: more than {MAX_PROPOSAL_BYTES} bytes", code="too-large"
             )
     return await asyncio.to_thread(lambda: publish(services, decode_proposal(bytes(body)), person))
-
-
-def _body(connection: Reading, name: str) -> bytes | None:
-    if name == f"{TIMESTAMP}.json":
-        return store.current_body(connection, TIMESTAMP)
-    found = _VERSIONED.match(name)
-    if found is None:
-        raise NotFoundError(f"metadata {name[:80]!r}: no such name")
-    return store.body(connection, found[2], int(found[1]))

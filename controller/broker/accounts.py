@@ -66,4 +66,5 @@ def read_topics(device: str) -> list[str]:
 
 def _filter(device: str, channel: Channel) -> str:
     models = "models/+/" if channel in MODEL_CHANNELS else ""
-    return f"{ROOT}/+/{device}/{models}{channel.value}"
+    deeper = "/+" if channel is Channel.BLOCKS else ""
+    return f"{ROOT}/+/{device}/{models}{channel.value}{deeper}"

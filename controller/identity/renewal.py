@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from controller import audit
-from controller.database import writing
+from controller.database import reading, writing
 from controller.errors import ForbiddenError
 from controller.identity import certificates
 from controller.identity.identities import broker_authorities
@@ -22,7 +22,7 @@ from shoal.csr import read_request
 from shoal.errors import InvalidInputError, UntrustedError
 from shoal.protocol.envelope import Envelope, decode_envelope, encode_envelope
 from shoal.protocol.identity import ANSWER_TYPE, RENEWAL_TYPE, RenewalAnswer, RenewalRequest
-from shoal.signing import KeyVerifier, seal
+from shoal.signing import KeyVerifier, PublicKey, seal
 
 FRESH_SHARE = 0.2
 """A certificate this young, as a share of its life, is given again in place of a new one."""
@@ -32,21 +32,17 @@ def renew(services: Services, body: bytes) -> bytes:
     """Check a sealed request and return the sealed answer."""
     now_ms = services.now_ms()
     envelope = decode_envelope(body)
-    with writing(services.engine) as connection:
-        row = connection.execute(
-            devices.select().where(devices.c.device == _claimed_device(envelope))
-        ).first()
-        if row is None or row.revoked_ms is not None:
-            raise _refused()
-        request = _open(envelope, row.public_key)
-        if read_request(request.csr) != row.public_key:
-            raise InvalidInputError(
-                f"renewal of {row.device}: the request is for another key than it enrolled with",
-                code="invalid-request",
+    with reading(services.engine) as connection:  # repeating a request keeps no writer waiting
+        request, key = _check(connection, envelope)
+        chain = _fresh(connection, request.device, now_ms)
+    if chain is None:
+        with writing(services.engine) as connection:
+            request, key = _check(connection, envelope)
+            chain = _fresh(connection, request.device, now_ms) or _issue(
+                services, connection, request.device, key, now_ms
             )
-        chain = _certificate(services, connection, row.device, row.public_key, now_ms)
     answer = RenewalAnswer(
-        device=row.device,
+        device=request.device,
         nonce=request.nonce,
         certificate=chain.decode(),
         broker_host=services.broker_host(),
@@ -56,17 +52,36 @@ def renew(services: Services, body: bytes) -> bytes:
     return encode_envelope(seal(msgspec.json.encode(answer), ANSWER_TYPE, services.director))
 
 
-def _certificate(
-    services: Services, connection: Connection, device: str, key: bytes, now_ms: int
-) -> bytes:
+def _check(connection: Connection, envelope: Envelope) -> tuple[RenewalRequest, PublicKey]:
+    """The verified request and the key that the device enrolled with."""
+    here = devices.c.device == _claimed_device(envelope)
+    row = connection.execute(devices.select().where(here)).first()
+    if row is None or row.revoked_ms is not None:
+        raise _refused()
+    request = _open(envelope, row.public_key)
+    if read_request(request.csr) != row.public_key:
+        raise InvalidInputError(
+            f"renewal of {row.device}: the request is for another key than it enrolled with",
+            code="invalid-request",
+        )
+    return request, row.public_key
+
+
+def _fresh(connection: Connection, device: str, now_ms: int) -> bytes | None:
+    """The certificate that the device has, if it is young; raises if it has ended."""
     held = certificates.newest(connection, device)
     if held is None or held.not_after_ms <= now_ms:
         raise ForbiddenError(
             f"device {device}: its certificate has ended; enrol it again with a token for its name",
             code="certificate-ended",
         )
-    if now_ms - held.issued_ms < FRESH_SHARE * (held.not_after_ms - held.issued_ms):
-        return bytes(held.chain)
+    young = now_ms - held.issued_ms < FRESH_SHARE * (held.not_after_ms - held.issued_ms)
+    return bytes(held.chain) if young else None
+
+
+def _issue(
+    services: Services, connection: Connection, device: str, key: PublicKey, now_ms: int
+) -> bytes:
     days = services.settings.enrolment.certificate_days
     chain = certificates.issue(connection, services.identities.fleet, device, key, now_ms, days)
     audit.record(connection, now_ms, f"device {device}", "device.renew", f"device {device}")

@@ -22,7 +22,12 @@ OPEN = None
 
 NEEDS: dict[str, dict[str, str | None]] = {
     "api.health": {"read_health": OPEN},
-    "api.alerts": {"list_alerts": VIEWER, "read_alert": VIEWER, "acknowledge_alert": OPERATOR},
+    "api.alerts": {
+        "list_alerts": VIEWER,
+        "read_alert": VIEWER,
+        "acknowledge_alert": OPERATOR,
+        "propose_rollout": OPERATOR,
+    },
     "api.commands": {
         "create_command": OPERATOR,
         "list_commands": OPERATOR,
@@ -75,6 +80,10 @@ NEEDS: dict[str, dict[str, str | None]] = {
         "list_executions": VIEWER,
         "list_looks": VIEWER,
         "command_rollout": OPERATOR,
+        "recall_model": OPERATOR,
+        "list_opt_outs": VIEWER,
+        "opt_out": OPERATOR,
+        "opt_in": OPERATOR,
         "approve_rollout": RELEASER,
         "reject_rollout": RELEASER,
     },

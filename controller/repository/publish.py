@@ -20,18 +20,18 @@ from controller.ingest.write import upsert
 from controller.people.person import Person
 from controller.people.roles import ADMIN
 from controller.repository import store
+from controller.repository.director_key import choose_director, sign_all_anew
 from controller.repository.resign import freshen, online_signers
 from controller.repository.status import describe_status
 from controller.schema import files, published_releases, releases
 from controller.services import Services
-from shoal.errors import UntrustedError
 from shoal.package import sha256
 from shoal.protocol.targets import DIRECTOR_PATH, decode_director
+from shoal.signing import FileSigner
 from shoal.trust.changes import Changes, describe, find_changes
 from shoal.trust.check import check
 from shoal.trust.metadata import Contents, bins_of, custom_of
 from shoal.trust.proposal import Base, Proposal
-from shoal.trust.roles import DIRECTOR
 
 Document = dict[str, Any]
 
@@ -49,8 +49,9 @@ def publish(services: Services, proposal: Proposal, person: Person) -> Document:
         after = check(before, proposal, now)
         changes = find_changes(before, proposal)
         _check_online(services, after)
-        if changes.director:
-            _check_director(services, proposal)
+        signer = _director_of(services, proposal) if changes.director else None
+        if signer is not None and signer.public_key != services.director.public_key:
+            sign_all_anew(connection)
         _add_releases(connection, after, changes, now_ms, person.name)
         for path, data in proposal.files.items():
             if path == DIRECTOR_PATH:
@@ -59,7 +60,8 @@ def publish(services: Services, proposal: Proposal, person: Person) -> Document:
             store.put(connection, role, part, now_ms)
         freshen(connection, services.keyring, now, after.root)
         _record(connection, before, proposal, changes, now_ms, person.name)
-    services.trust_changed()
+    if signer is not None and services.director.use(signer):
+        services.desired_changed.ring()
     with reading(services.engine) as connection:
         return describe_status(connection, services.keyring, now)
 
@@ -93,13 +95,8 @@ def _check_online(services: Services, after: Contents) -> None:
     online_signers(services.keyring, after.root)
 
 
-def _check_director(services: Services, proposal: Proposal) -> None:
-    named = decode_director(proposal.files[DIRECTOR_PATH])
-    if services.keyring.chosen(DIRECTOR, named.keys) is None or named.threshold != 1:
-        raise UntrustedError(
-            f"{DIRECTOR_PATH}: names no key that this controller holds, with threshold 1",
-            code="no-online-key",
-        )
+def _director_of(services: Services, proposal: Proposal) -> FileSigner:
+    return choose_director(services.keyring, decode_director(proposal.files[DIRECTOR_PATH]))
 
 
 def _add_releases(

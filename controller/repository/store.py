@@ -6,12 +6,14 @@ old repository or the new one. Roots stay for ever, other versions for a day aft
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
+from controller.errors import NotFoundError
 from controller.schema import trust_metadata as table
 from shoal.trust.metadata import Contents, decode, encode
 from shoal.trust.roles import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
@@ -19,6 +21,7 @@ from shoal.trust.roles import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
 KEPT_MS = 24 * 3600 * 1000
 """A slow client (blocks over MQTT) may still fetch what an old snapshot names."""
 
+_VERSIONED = re.compile(r"([1-9][0-9]{0,15})\.(root|targets|snapshot|bin-[0-9a-f]{1,8})\.json\Z")
 T = TypeVar("T", Root, Timestamp, Snapshot, Targets)
 
 
@@ -88,6 +91,16 @@ def body(connection: Connection, role: str, version: int) -> bytes | None:
     """Bytes of one version."""
     query = select(table.c.body).where(table.c.role == role, table.c.version == version)
     return connection.scalar(query)
+
+
+def named_body(connection: Connection, name: str) -> bytes | None:
+    """What a client asks for by name: `timestamp.json`, `7.root.json`; None where there is none."""
+    if name == f"{TIMESTAMP}.json":
+        return current_body(connection, TIMESTAMP)
+    found = _VERSIONED.match(name)
+    if found is None:
+        raise NotFoundError(f"metadata {name[:80]!r}: no such name")
+    return body(connection, found[2], int(found[1]))
 
 
 def versions(connection: Connection) -> dict[str, int]:

@@ -18,6 +18,7 @@ from controller.rollouts.values import (
     RecordApproval,
     Requeue,
     RolloutView,
+    SetExecution,
     SetRollout,
     SetWave,
 )
@@ -49,6 +50,8 @@ def _start(view: RolloutView, actor: str) -> list[Action]:
 def _go(view: RolloutView) -> SetRollout:
     """Run, or wait for the moment that was set."""
     at = view.options.start_at
+    if at is None and view.blocked_by and view.options.on_conflict == "queue":
+        return SetRollout(R.SCHEDULED, f"waits for {view.blocked_by}, which is under way")
     if at is not None:
         return SetRollout(R.SCHEDULED, f"starts at {at.isoformat(timespec='minutes')}")
     return SetRollout(R.RUNNING, "")
@@ -126,6 +129,21 @@ def _abort(view: RolloutView, actor: str) -> list[Action]:
             if one.state is not E.QUEUED or one.attempt > 1:
                 actions.append(take_back(one))
     return [*actions, SetRollout(R.ABORTED, f"aborted by {actor}")]
+
+
+def supersede(view: RolloutView, by: str) -> list[Action]:
+    """Another rollout takes the place of this one: what was not begun is taken back.
+
+    Who works on it goes on until the other one offers its release.
+    """
+    actions: list[Action] = []
+    for one in view.executions:
+        if one.state in (E.QUEUED, E.OFFERED, E.TIMED_OUT):
+            words = f"{one.device}: {by} has taken over"
+            actions.append(SetExecution(one.device, one.attempt, E.SUPERSEDED, "superseded", words))
+            if one.state is not E.QUEUED or one.attempt > 1:
+                actions.append(take_back(one))
+    return [*actions, SetRollout(R.ABORTED, f"superseded by {by}")]
 
 
 def _roll_back(view: RolloutView, actor: str) -> list[Action]:

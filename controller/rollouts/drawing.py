@@ -13,6 +13,7 @@ from controller.collections_later import collecting_later
 from controller.errors import ConflictError
 from controller.releases import check_released, get_release
 from controller.rollouts.evidence import what_a_canary_finds
+from controller.rollouts.opting import list_opt_outs, words_for
 from controller.rollouts.values import Specification
 from controller.rollouts.waves import cut_waves, draw_order, grow, hold_back
 from controller.saved_selectors import is_there, unreached
@@ -196,9 +197,10 @@ def _fitting(
 ) -> tuple[list[Subject], list[Document]]:
     """Devices that are meant and can take the release, and the others with the reason."""
     obstacles = _obstacles(connection, manifest, {one.device for one in meant}, running)
+    out = list_opt_outs(connection)
     fitting, excluded = [], []
     for one in meant:
-        sentence = obstacles.get(one.device)
+        sentence = words_for(out, one) or obstacles.get(one.device)
         if sentence:
             excluded.append({"device": one.device, "sentence": f"{one.device}: {sentence}"})
         else:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from controller.database import reading, writing
 from controller.rollouts import looks
 from controller.rollouts.evidence import judge_wave, look_at_wave
+from controller.rollouts.late import follow_up
 from controller.rollouts.planner import plan
 from controller.rollouts.recording import carry_out
 from controller.rollouts.reports import apply_reports, has_reports
@@ -29,6 +30,8 @@ from controller.services import Services
 log = logging.getLogger("controller.rollouts")
 
 MAX_STEPS = 20
+FOLLOW_SECONDS = 60.0
+"""How often late devices of continuous rollouts are looked for."""
 COMPARE_SECONDS = 10.0
 """How often what devices run is compared with what they were given by rollouts that are over."""
 """Plans of one tick; a wave without devices passes several states at once."""
@@ -40,6 +43,7 @@ class Engine:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._compared_ms = 0
+        self._followed_ms = 0
 
     def tick(self) -> bool:
         """One round; whether any rollout is active."""
@@ -49,6 +53,7 @@ class Engine:
         if news:
             with writing(engine) as connection:
                 apply_reports(connection, self._services.now_ms())
+        self._follow_up()
         with reading(engine) as connection:
             active = active_rollouts(connection)
             trailing = {*trailing_rollouts(connection), *self._contradicted(connection)}
@@ -58,6 +63,15 @@ class Engine:
             except Exception as error:  # one rollout's trouble must not hold the others
                 log.exception("event=failed rollout=%s error=%r", name, str(error))
         return bool(active)
+
+    def _follow_up(self) -> None:
+        """Now and then, rollouts for devices that came late."""
+        now_ms = self._services.now_ms()
+        if 0 <= now_ms - self._followed_ms < FOLLOW_SECONDS * 1000:
+            return
+        self._followed_ms = now_ms
+        for name in follow_up(self._services):
+            log.info("event=late-devices rollout=%s", name)
 
     def _contradicted(self, connection: Connection) -> list[str]:
         """Rollouts that are over and no longer true; it costs a look at every assignment."""

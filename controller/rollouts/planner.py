@@ -93,7 +93,7 @@ def roll_back(view: RolloutView, reason: str) -> list[Action]:
     """Start taking the release back from every device that was offered it."""
     actions: list[Action] = []
     for one in view.executions:
-        if one.state is E.CANCELLED:  # never offered, or taken back already
+        if one.state in (E.CANCELLED, E.SUPERSEDED):  # never offered, or taken back already
             continue
         if one.state is E.QUEUED and one.attempt == 1:
             actions.append(cancelled(one, "its wave never came"))

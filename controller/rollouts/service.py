@@ -10,13 +10,13 @@ import msgspec
 from sqlalchemy import Connection, delete, desc, func, insert, select, update
 
 from controller import audit
-from controller.database import writing
+from controller.database import reading, writing
 from controller.errors import ConflictError, ForbiddenError, NotFoundError
 from controller.ingest.write import upsert
 from controller.people.person import Person
 from controller.rollouts import store
-from controller.rollouts.approvals import awaited
-from controller.rollouts.commands import decide
+from controller.rollouts.approvals import START, awaited
+from controller.rollouts.commands import decide, supersede
 from controller.rollouts.drawing import (
     Draft,
     check_expected,
@@ -34,7 +34,14 @@ from controller.rollouts.states import (
     RolloutState,
     WaveState,
 )
-from controller.rollouts.values import Approval, Options, RolloutView, Specification, WaveView
+from controller.rollouts.values import (
+    Approval,
+    Options,
+    RolloutView,
+    SetRollout,
+    Specification,
+    WaveView,
+)
 from controller.saved_selectors import moment
 from controller.schema import (
     api_tokens,
@@ -54,24 +61,32 @@ NUMBER = "rollout-number"
 DECISIONS = ("approve", "reject")
 
 
-def create(services: Services, specification: Specification, actor: str) -> Document:
-    """Store a rollout and start it unless it shall stay a draft."""
+def create(
+    services: Services, specification: Specification, actor: str, because: str = ""
+) -> Document:
+    """Store a rollout and start it unless it shall stay a draft.
+
+    `because`: the reason that the draft shows, and the audit log keeps.
+    """
     now_ms = services.now_ms()
     least = max(specification.approvals, services.settings.rollouts.approvals)
     specification = msgspec.structs.replace(specification, approvals=least)
     with writing(services.engine) as connection:
-        rollout = _next_name(connection)
+        rollout = next_name(connection)
         draft = make_draft(connection, rollout, specification, moment(services))
         check_expected(specification.expect, len(draft.fitting))
-        _insert(connection, rollout, draft, actor, now_ms)
+        insert_draft(connection, rollout, draft, actor, now_ms)
         audit.record(
             connection,
             now_ms,
             actor,
             "rollout.create",
             f"rollout {rollout}",
-            msgspec.to_builtins(specification),
+            msgspec.to_builtins(specification) | ({"because": because} if because else {}),
         )
+        if because:
+            here = rollouts.c.rollout == rollout
+            connection.execute(update(rollouts).where(here).values(reason=because))
         if specification.start:
             _start(connection, store.read_view(connection, rollout), actor, now_ms)
         return get_rollout(connection, rollout)
@@ -117,13 +132,13 @@ def decide_approval(
         actions = decide(view, verb, actor, reason)
         _check_another(connection, rollout, person)
         wave = awaited(view)
+        states = [one.state for one in actions if isinstance(one, SetRollout)]
+        begins = wave == START and RolloutState.RUNNING in states
+        if begins or RolloutState.SCHEDULED in states:
+            _plan_again(connection, view, moment(services), None)
+        if begins:
+            _make_room(connection, view, now_ms)
         carry_out(connection, view, actions, now_ms)
-        after = store.read_view(connection, rollout)
-        if verb == "approve" and after.state in (RolloutState.RUNNING, RolloutState.SCHEDULED):
-            if view.state is RolloutState.AWAITING_APPROVAL:
-                _plan_again(connection, view, moment(services), None)
-            if after.state is RolloutState.RUNNING:
-                _check_free(connection, view.model, but=rollout)
         data = {"wave": wave, "reason": reason}
         audit.record(connection, now_ms, person.name, f"rollout.{verb}", f"rollout {rollout}", data)
         return get_rollout(connection, rollout)
@@ -133,9 +148,39 @@ def _start(connection: Connection, view: RolloutView, actor: str, now_ms: int) -
     actions = decide(view, "start", actor)
     here = rollouts.c.rollout == view.rollout
     connection.execute(update(rollouts).where(here).values(started_by=actor))
-    if view.options.start_at is None:
-        _check_free(connection, view.model, but=view.rollout)
+    if SetRollout(RolloutState.RUNNING, "") in actions:
+        _make_room(connection, view, now_ms)
     carry_out(connection, view, actions, now_ms)
+
+
+def _make_room(connection: Connection, view: RolloutView, now_ms: int) -> None:
+    """Let a rollout run that is asked to at once: none of the model is, or its place is taken."""
+    other = store.under_way(connection, view.model, view.rollout)
+    if not other or view.options.on_conflict != "supersede":
+        _check_free(connection, view.model, but=view.rollout)
+        return
+    held = store.read_view(connection, other)
+    mine, theirs = view.options.priority, held.options.priority
+    if held.state is RolloutState.ROLLING_BACK or theirs >= mine:
+        why = "rolls back" if theirs < mine else f"has priority {theirs}, expected less than {mine}"
+        raise ConflictError(
+            f"rollout {view.rollout}: cannot supersede {other}, which {why}", code="rollout-active"
+        )
+    carry_out(connection, held, supersede(held, view.rollout), now_ms)
+
+
+def recall(services: Services, model: str, actor: str) -> Document:
+    """Take the newest release of a model back from the whole fleet, at once.
+
+    Rolls back what moved the model last, and cancels what waits to move it.
+    """
+    with reading(services.engine) as connection:
+        waiting, last = store.movers(connection, model)
+    if last is None:
+        raise NotFoundError(f"model {model[:80]!r}: no rollout has moved it")
+    for rollout in waiting:
+        command(services, rollout, "abort", actor)
+    return command(services, last, "rollback", actor)
 
 
 def _ask_approvals(connection: Connection, view: RolloutView, least: int) -> RolloutView:
@@ -194,7 +239,7 @@ def _check_newest(connection: Connection, rollout: str) -> None:
         )
 
 
-def _next_name(connection: Connection) -> str:
+def next_name(connection: Connection) -> str:
     query = select(settings.c.value).where(settings.c.key == NUMBER)
     number = (connection.scalar(query) or 0) + 1
     upsert(connection, settings, {"key": NUMBER}, {"value": number})
@@ -223,7 +268,9 @@ def _plan_again(
     _insert_waves(connection, view.rollout, draft, moment.now_ms)
 
 
-def _insert(connection: Connection, rollout: str, draft: Draft, actor: str, now_ms: int) -> None:
+def insert_draft(
+    connection: Connection, rollout: str, draft: Draft, actor: str, now_ms: int
+) -> None:
     spec = draft.specification
     connection.execute(
         insert(rollouts).values(

@@ -64,6 +64,7 @@ class ExecutionState(StrEnum):
     ROLLING_BACK = "rolling_back"
     ROLLED_BACK = "rolled_back"
     REVERTED = "reverted"
+    SUPERSEDED = "superseded"
 
 
 R, W, E = RolloutState, WaveState, ExecutionState
@@ -81,7 +82,16 @@ _ORDER = (
 UNDER_WAY = frozenset(_ORDER)
 """The device works on it."""
 ENDED = frozenset(
-    {E.SUCCEEDED, E.FAILED, E.REJECTED, E.TIMED_OUT, E.CANCELLED, E.ROLLED_BACK, E.REVERTED}
+    {
+        E.SUCCEEDED,
+        E.FAILED,
+        E.REJECTED,
+        E.TIMED_OUT,
+        E.CANCELLED,
+        E.ROLLED_BACK,
+        E.REVERTED,
+        E.SUPERSEDED,
+    }
 )
 BAD = frozenset({E.FAILED, E.REJECTED, E.ROLLED_BACK, E.REVERTED})
 """The release did not stay on the device, as it says, or as the digest shows that it runs."""
@@ -153,6 +163,7 @@ EXECUTION_STEPS: dict[tuple[ExecutionState, ExecutionState], frozenset[str]] = {
     (E.QUEUED, E.ROLLING_BACK): _BOTH,
     (E.OFFERED, E.CANCELLED): _ASKED,
     (E.TIMED_OUT, E.CANCELLED): _ASKED,
+    **{(before, E.SUPERSEDED): _ASKED for before in (E.QUEUED, E.OFFERED, E.TIMED_OUT)},
     (E.SUCCEEDED, E.ROLLED_BACK): _SAID,
     (E.SUCCEEDED, E.REVERTED): _AUTO,
     (E.REVERTED, E.SUCCEEDED): _SAID,

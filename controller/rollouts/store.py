@@ -47,8 +47,11 @@ _STATES = {state.value: state for state in ExecutionState}
 
 def active_rollouts(connection: Connection) -> list[str]:
     """Names of the rollouts that the engine works on."""
-    query = select(rollouts.c.rollout).where(rollouts.c.state.in_(WORKED_ON))
-    return list(connection.scalars(query.order_by(rollouts.c.created_ms)))
+    c = rollouts.c
+    query = select(c.rollout, c.options).where(c.state.in_(WORKED_ON)).order_by(c.created_ms)
+    rows = connection.execute(query).all()
+    first = sorted(rows, key=lambda row: -row.options.get("priority", 0))  # of those that wait
+    return [row.rollout for row in first]
 
 
 def trailing_rollouts(connection: Connection) -> list[str]:
@@ -146,6 +149,17 @@ def under_way(connection: Connection, model: str, but: str = "") -> str:
     c = rollouts.c
     query = select(c.rollout).where(c.model == model, c.state.in_(ACTIVE_ROLLOUT), c.rollout != but)
     return connection.scalar(query.limit(1)) or ""
+
+
+def movers(connection: Connection, model: str) -> tuple[list[str], str | None]:
+    """Rollouts of a model that wait, and the one that moved it last; one under way comes first."""
+    c = rollouts.c
+    of_model = select(c.rollout).where(c.model == model)
+    waiting = of_model.where(c.state.in_((RolloutState.AWAITING_APPROVAL, RolloutState.SCHEDULED)))
+    begun = of_model.where(
+        c.started_ms.is_not(None), c.state.notin_((*NOT_BEGUN, RolloutState.ROLLED_BACK))
+    ).order_by(c.state.in_(ACTIVE_ROLLOUT).desc(), c.started_ms.desc())
+    return list(connection.scalars(waiting)), connection.scalar(begun.limit(1))
 
 
 def _approvals(connection: Connection, rollout: str) -> tuple[Approval, ...]:

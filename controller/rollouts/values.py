@@ -78,6 +78,14 @@ class Options(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Held back until every wave has passed, so that each wave has a control."""
     start_at: Annotated[datetime, Meta(tz=True)] | None = None
     """Until then it is scheduled."""
+    priority: Annotated[int, Meta(ge=0, le=100)] = 0
+    on_conflict: Literal["refuse", "queue", "supersede"] = "refuse"
+    """Where another rollout of the model is under way: do not start, wait for its end, or take its
+    place if that one's priority is lower."""
+    continuous: bool = False
+    """Devices that come late get the release, too."""
+    late_at_once: Annotated[int, Meta(ge=1)] = 10
+    """How many of those at once."""
     approvals: Annotated[int, Meta(ge=0, le=5)] = 0
     """How many other people must approve before it starts."""
     max_attempts: Annotated[int, Meta(ge=1, le=20)] = 1

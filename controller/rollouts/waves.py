@@ -77,6 +77,9 @@ def cut_waves(
             drawn = len(order) - len(left)
             count = max(math.ceil(round(spec.share * len(order), 6)) - drawn, 0)
         waves.append(pool[:count])
+        if spec.selector is None:
+            left = left[count:]
+            continue
         taken = set(pool[:count])
         left = [name for name in left if name not in taken]
     return waves

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -10,6 +11,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from controller.api.common import Name, OfServices, Reading
 from controller.database import writing
 from controller.drift import alerts
+from controller.repository.status import describe_status
 from controller.services import Services
 from controller.web.forms import read_form
 from controller.web.refusals import PageRoute
@@ -24,6 +26,7 @@ Number = Annotated[int, Path(ge=0, le=2**53)]
 @router.get("")
 def show_alerts(
     request: Request,
+    services: OfServices,
     connection: Reading,
     state: Literal["open", "ended", "all"] = "open",
     model: Name = None,
@@ -40,7 +43,14 @@ def show_alerts(
         before=before,
     )
     query: dict[str, Any] = {"state": state, "model": model, "subject": subject}
-    context = {"alerts": found, "following": following, "before": before, "query": query}
+    trust = describe_status(connection, services.keyring, datetime.now(UTC))
+    context = {
+        "alerts": found,
+        "following": following,
+        "before": before,
+        "query": query,
+        "warnings": trust["warnings"],
+    }
     return page(request, "alerts.html", context, twin=with_query("/alerts", **query))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
@@ -14,6 +15,7 @@ from controller.identity import admission
 from controller.people import tokens, users
 from controller.people.person import Person
 from controller.people.roles import ADMIN, GRANTED_ROLES, OPERATOR
+from controller.repository.status import describe_status
 from controller.services import Services
 from controller.web.forms import delete_session_cookie, read_form
 from controller.web.refusals import PageRoute
@@ -163,6 +165,7 @@ def _page(
             "tokens": tokens.list_tokens(connection) if may else None,
             "made": made,
             "now_ms": now_ms,
+            "trust": describe_status(connection, services.keyring, datetime.now(UTC)),
             "problem": error.sentence if error else "",
         }
     status = http_status(error) if error else 200

@@ -193,7 +193,7 @@ def _updater_peak(state: Path, package: Package) -> int:
     )
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(msgspec.json.encode(request))
+    process.stdin.write(msgspec.json.encode(request) + b"\n")
     process.stdin.close()
     peak, deadline = 0, time.monotonic() + UPDATER_SECONDS
     while process.poll() is None and time.monotonic() < deadline:

@@ -43,6 +43,21 @@ def list_alerts(
     show(found, as_json, alert_table(found))
 
 
+@app.command("propose")
+def propose(
+    alert: Annotated[int, typer.Argument(help="The alert's number.")],
+    version: Annotated[str, typer.Argument(help="The release that shall help.")],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Draft a rollout to the devices that an alert is about; it starts nothing."""
+    from shoal.cli.watch import rollout_line
+
+    with connect(url) as client:
+        document = client.propose_rollout(alert, version)
+    show(document, as_json, rollout_line(document))
+
+
 @app.command("acknowledge")
 def acknowledge_alert(
     alert: Annotated[int, typer.Argument(help="The alert's number.")],

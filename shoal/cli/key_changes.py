@@ -58,10 +58,10 @@ def init(
     wanted = {"root": (root_keys, root_public), "targets": (targets_keys, targets_public)}
     others = {role: [public_key(one) for one in more or []] for role, (_, more) in wanted.items()}
     for role, threshold in (("root", root_threshold), ("targets", targets_threshold)):
-        if threshold > wanted[role][0] + len(others[role]):
+        count = wanted[role][0] + len(others[role])
+        if threshold > max(count, 1):
             raise InvalidInputError(
-                f"--{role}-threshold {threshold}: there are {wanted[role][0] + len(others[role])} "
-                f"{role} keys",
+                f"--{role}-threshold {threshold}: there are {count} {role} keys",
                 code="bad-threshold",
             )
     words = passphrase(passphrase_file, "Passphrase of the new keys", confirm=True)
@@ -69,11 +69,12 @@ def init(
         role: [_make(folder / f"{role}-{n}.key", words) for n in range(1, count + 1)]
         for role, (count, _) in wanted.items()
     }
-    plan = write_plan(
-        folder,
-        RoleKeys((*made["root"], *others["root"]), root_threshold),
-        RoleKeys((*made["targets"], *others["targets"]), targets_threshold),
-    )
+    root, targets = ((*made[role], *others[role]) for role in ("root", "targets"))
+    plan = None  # keys of one role only are for the folder of whoever collects them
+    if root and targets:
+        plan = write_plan(
+            folder, RoleKeys(root, root_threshold), RoleKeys(targets, targets_threshold)
+        )
     _say_made(folder, plan, as_json)
 
 
@@ -223,14 +224,18 @@ def _make(path: Path, words: str) -> PublicKey:
     return signer.public_key
 
 
-def _say_made(folder: Path, plan: Path, as_json: bool) -> None:
+def _say_made(folder: Path, plan: Path | None, as_json: bool) -> None:
     from shoal.signing import key_id
     from shoal.trust.key_files import read_public
 
     found = {path.name: key_id(read_public(path)) for path in sorted(folder.glob("*.key"))}
     if as_json:
-        print_json({"keys": found, "signers": str(plan)})
+        print_json({"keys": found, "signers": str(plan) if plan else None})
         return
     for name, one in found.items():
         typer.echo(f"{folder / name}  {one[:12]}…")
-    typer.echo(f"next: shoal trust init {folder}")
+    typer.echo(
+        f"next: shoal trust init {folder}"
+        if plan
+        else f"next: give {folder}/*.pub to who makes the first root (--targets-public, …)"
+    )

@@ -47,6 +47,14 @@ Attempts = Annotated[
     int | None,
     typer.Option(min=1, max=20, help="Offer it so often to who failed or did not answer."),
 ]
+Priority = Annotated[int | None, typer.Option(min=0, max=100, help="Above that of others.")]
+OnConflict = Annotated[
+    str | None,
+    typer.Option(help="While another moves the model: refuse (the default), queue or supersede."),
+]
+Continuous = Annotated[
+    bool | None, typer.Option("--continuous", help="Devices that come late get it, too.")
+]
 OnFailure = Annotated[str | None, typer.Option(help="rollback (the default), or pause.")]
 
 _REQUIRED: dict[str, Any] = {"model": Model, "version": Version}
@@ -64,6 +72,9 @@ _OPTIONAL: dict[str, tuple[Any, str]] = {
     "time_zone": (TimeZone, "time_zone"),
     "approvals": (Approvals, "approvals"),
     "max_attempts": (Attempts, "max_attempts"),
+    "priority": (Priority, "priority"),
+    "on_conflict": (OnConflict, "on_conflict"),
+    "continuous": (Continuous, "continuous"),
     "on_failure": (OnFailure, "on_failure"),
 }
 """Option → its type, and the field of the specification."""

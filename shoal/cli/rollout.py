@@ -11,6 +11,7 @@ import typer
 from shoal.cli import exits
 from shoal.cli.plan_options import takes_plan
 from shoal.cli.session import DEFAULT_URL, AsJson, Url, connect, show
+from shoal.errors import InvalidInputError
 
 Document = dict[str, Any]
 
@@ -23,6 +24,8 @@ Timeout = Annotated[float, typer.Option(min=0, help="Give up after so many secon
 Expect = Annotated[
     int | None, typer.Option(min=1, help="Refuse unless so many devices match and can run it.")
 ]
+OutDevice = Annotated[str | None, typer.Argument(help="The device.")]
+OutSite = Annotated[str | None, typer.Option("--site", help="All devices of a site.")]
 Reason = Annotated[str, typer.Option(help="Why; stands in the audit log.")]
 
 DAY_SECONDS = 86_400.0
@@ -142,6 +145,55 @@ def start(
     with connect(url) as client:
         document = client.command_rollout(rollout, "start", expect)
     show(document, as_json, rollout_line(document))
+
+
+@app.command("recall")
+def recall(
+    model: Annotated[str, typer.Argument(help="The model's name.")],
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Take a model's newest release back from the whole fleet, now and at full rate."""
+    from shoal.cli.watch import rollout_line
+
+    with connect(url) as client:
+        document = client.recall_model(model)
+    show(document, as_json, rollout_line(document))
+
+
+@app.command("opt-out")
+def opt_out(
+    device: OutDevice = None,
+    site: OutSite = None,
+    reason: Reason = "",
+    url: Url = DEFAULT_URL,
+    as_json: AsJson = False,
+) -> None:
+    """Leave a device, or all of a site, out of rollouts; without either, list who is."""
+    with connect(url) as client:
+        if device is None and site is None:
+            found = client.opt_outs()
+            lines = [
+                f"{one['scope']} {one['subject']}: {one['reason']} ({one['by']})" for one in found
+            ]
+            show(found, as_json, "\n".join(lines) or "everybody takes part")
+            return
+        scope, subject = ("device", device) if device is not None else ("site", str(site))
+        document = client.opt_out(scope, subject, reason)
+    show(document, as_json, f"{scope} {subject} takes no part in rollouts")
+
+
+@app.command("opt-in")
+def opt_in(
+    device: OutDevice = None, site: OutSite = None, url: Url = DEFAULT_URL, as_json: AsJson = False
+) -> None:
+    """Let a device, or a site, take part again."""
+    if (device is None) == (site is None):
+        raise InvalidInputError("opt-in: expected either a device or --site")
+    scope, subject = ("device", device) if device is not None else ("site", str(site))
+    with connect(url) as client:
+        document = client.opt_in(scope, subject)
+    show(document, as_json, f"{scope} {subject} takes part again")
 
 
 @app.command("approve")

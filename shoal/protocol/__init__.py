@@ -8,6 +8,8 @@ exactly the documented ones.
 SCHEMA = 1
 # 1  2026-11-24  first: state, health, window, statistics, predictions, event, acked, desired,
 #                package manifest, release statement.
+STATISTICS_SCHEMA = 2
+# 2  2026-11-25  fields as columns, defaults left out; every other document stays at 1.
 
 MAX_MESSAGE_BYTES = 128 * 1024
 """Largest MQTT payload either side publishes or reads (AWS IoT's limit)."""

@@ -19,7 +19,8 @@ from msgspec import Meta, Struct
 
 from shoal.errors import InvalidInputError
 from shoal.ids import NAME_PATTERN
-from shoal.protocol import MAX_MESSAGE_BYTES, SCHEMA
+from shoal.protocol import MAX_MESSAGE_BYTES, SCHEMA, STATISTICS_SCHEMA
+from shoal.protocol.columns import Columns, FieldStatistics, from_columns, to_columns
 from shoal.protocol.topics import Channel
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
@@ -134,32 +135,15 @@ class Window(Header, kw_only=True):
     """How often each label was given, e.g. {"normal": 290, "anomaly": 10}."""
 
 
-class FieldStatistics(Struct, kw_only=True, omit_defaults=True):
-    """One feature or output in a window, in the baseline's bins.
-
-    `count` finite values went into moments and bins; `missing`, `nonfinite` did not.
-    `m2` is the sum of squared deviations from `mean` (Welford), so windows merge exactly.
-    """
-
-    name: ShortText
-    count: Count
-    missing: Count = 0
-    nonfinite: Count = 0
-    out_of_range: Count = 0
-    mean: float = 0.0
-    m2: float = 0.0
-    min: float | None = None
-    max: float | None = None
-    bins: list[Count] = []
-
-
 class Statistics(Header, kw_only=True):
     """Feature and output distributions of one model in one window."""
 
+    schema: int = STATISTICS_SCHEMA
     model: Name
     version: ShortText
     release_sequence: Count
-    manifest: ShortText
+    manifest: ShortText = ""
+    """Not sent where `baseline` is: with `release_sequence` that says which release it is."""
     slot: ShortText = "active"
     runtime: ShortText = ""
     """What computed the answers, as probed in the worker; with version and kernels."""
@@ -174,6 +158,30 @@ class Statistics(Header, kw_only=True):
     """Rows answered but not counted, because a worker died before it reported them."""
     features: list[FieldStatistics] = []
     outputs: list[FieldStatistics] = []
+
+
+class WireStatistics(Header, kw_only=True, omit_defaults=True):
+    """`Statistics` as published: without what has its default, fields as columns.
+
+    Agents before schema 2 wrote one object a field; that is read as well.
+    """
+
+    model: Name
+    version: ShortText
+    release_sequence: Count
+    manifest: ShortText = ""
+    """Written where no baseline is: that and `release_sequence` say which release it is."""
+    slot: ShortText = "active"
+    runtime: ShortText = ""
+    runtime_version: ShortText = ""
+    kernels: ShortText = ""
+    baseline: ShortText = ""
+    start_ms: Milliseconds
+    end_ms: Milliseconds
+    rows: Count
+    lost: Count = 0
+    features: Columns | list[FieldStatistics] = msgspec.field(default_factory=Columns)
+    outputs: Columns | list[FieldStatistics] = msgspec.field(default_factory=Columns)
 
 
 class Predictions(Header, kw_only=True):
@@ -272,7 +280,13 @@ MESSAGE_TYPES: dict[Channel, type[Header] | type[Acked]] = {**UP_TYPES, Channel.
 UpMessage = State | Health | Window | Statistics | Predictions | Captures | Event | Reply
 
 _encoder = msgspec.json.Encoder()
-_decoders = {channel: msgspec.json.Decoder(kind) for channel, kind in MESSAGE_TYPES.items()}
+_decoders: dict[Channel, msgspec.json.Decoder[Any]] = {
+    channel: msgspec.json.Decoder(kind) for channel, kind in MESSAGE_TYPES.items()
+} | {Channel.STATISTICS: msgspec.json.Decoder(WireStatistics)}
+_schemas = {Channel.STATISTICS: STATISTICS_SCHEMA}
+_in_both = tuple(
+    name for name in Statistics.__struct_fields__ if name not in ("schema", "features", "outputs")
+)
 
 
 class InvalidMessageError(InvalidInputError):
@@ -283,7 +297,7 @@ class InvalidMessageError(InvalidInputError):
 
 def encode(message: Struct) -> bytes:
     """Encode any message as JSON, or raise `InvalidMessageError` when it is too large."""
-    payload = _encoder.encode(message)
+    payload = _encoder.encode(_to_wire(message) if isinstance(message, Statistics) else message)
     if len(payload) > MAX_MESSAGE_BYTES:
         raise InvalidMessageError(
             f"{type(message).__name__}: {len(payload)} bytes, at most {MAX_MESSAGE_BYTES} allowed",
@@ -306,12 +320,42 @@ def decode(channel: Channel, payload: bytes) -> Any:
         message = _decoders[channel].decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidMessageError(f"{channel.value}: {error}") from error
-    if message.schema > SCHEMA:
+    newest = _schemas.get(channel, SCHEMA)
+    if message.schema > newest:
         raise InvalidMessageError(
-            f"{channel.value}: schema {message.schema}, this side reads up to {SCHEMA}",
+            f"{channel.value}: schema {message.schema}, this side reads up to {newest}",
             code="schema-too-new",
         )
-    return message
+    return _from_wire(message) if isinstance(message, WireStatistics) else message
+
+
+def _to_wire(message: Statistics) -> WireStatistics:
+    wire = WireStatistics(
+        **{name: getattr(message, name) for name in _in_both},
+        schema=STATISTICS_SCHEMA,
+        features=to_columns(message.features, message.rows),
+        outputs=to_columns(message.outputs, message.rows),
+    )
+    if message.baseline:
+        wire.manifest = ""
+    return wire
+
+
+def _from_wire(wire: WireStatistics) -> Statistics:
+    return Statistics(
+        **{name: getattr(wire, name) for name in _in_both},
+        features=_fields("features", wire.features, wire.rows),
+        outputs=_fields("outputs", wire.outputs, wire.rows),
+    )
+
+
+def _fields(family: str, said: Columns | list[FieldStatistics], rows: int) -> list[FieldStatistics]:
+    if isinstance(said, list):
+        return said
+    try:
+        return from_columns(said, rows)
+    except InvalidInputError as error:
+        raise InvalidMessageError(f"statistics: {family}.{error.sentence}") from error
 
 
 class _Identity(Struct):

@@ -34,6 +34,10 @@ class Channel(Enum):
     DESIRED = "desired"
     ACKED = "acked"
     COMMANDS = "commands"
+    FETCH = "fetch"
+    """A device asks for blocks of a document."""
+    BLOCKS = "blocks"
+    """They come, below it by the transfer they are for."""
 
 
 MODEL_CHANNELS = frozenset(
@@ -41,7 +45,7 @@ MODEL_CHANNELS = frozenset(
 )
 """Channels below `models/<model>/`."""
 
-DOWN_CHANNELS = frozenset({Channel.DESIRED, Channel.ACKED, Channel.COMMANDS})
+DOWN_CHANNELS = frozenset({Channel.DESIRED, Channel.ACKED, Channel.COMMANDS, Channel.BLOCKS})
 """Channels only the controller publishes on; all others only the device."""
 
 RETAINED_CHANNELS = frozenset({Channel.STATE, Channel.DESIRED, Channel.ACKED})
@@ -55,6 +59,8 @@ class Topic:
     device: DeviceId
     channel: Channel
     model: ModelName | None = None
+    transfer: str | None = None
+    """Set exactly on blocks."""
 
 
 def format_topic(topic: Topic) -> str:
@@ -62,6 +68,8 @@ def format_topic(topic: Topic) -> str:
     base = f"{ROOT}/{topic.site}/{topic.device}"
     if topic.model is not None:
         return f"{base}/models/{topic.model}/{topic.channel.value}"
+    if topic.transfer is not None:
+        return f"{base}/{topic.channel.value}/{topic.transfer}"
     return f"{base}/{topic.channel.value}"
 
 
@@ -72,7 +80,9 @@ def parse_topic(text: str) -> Topic:
     if text.startswith(ROOT + "/") and len(names) == 2 and all(map(is_name, names)):
         site, device = SiteId(names[0]), DeviceId(names[1])
         match levels[4:]:
-            case [last] if (channel := _CHANNELS.get(last)) and channel not in MODEL_CHANNELS:
+            case ["blocks", transfer] if is_name(transfer):
+                return Topic(site, device, Channel.BLOCKS, transfer=transfer)
+            case [last] if (channel := _CHANNELS.get(last)) and channel not in _DEEPER:
                 return Topic(site, device, channel)
             case ["models", model, last] if (
                 (channel := _CHANNELS.get(last)) and channel in MODEL_CHANNELS and is_name(model)
@@ -82,14 +92,20 @@ def parse_topic(text: str) -> Topic:
 
 
 def up_filters(site: str = "+") -> list[str]:
-    """Subscription filters of everything that devices of `site` publish."""
+    """Subscription filters of everything that devices of `site` report."""
     return [
         f"{ROOT}/{site}/+/models/+/{channel.value}"
         if channel in MODEL_CHANNELS
         else f"{ROOT}/{site}/+/{channel.value}"
         for channel in Channel
-        if channel not in DOWN_CHANNELS
+        if channel not in DOWN_CHANNELS and channel is not Channel.FETCH
     ]
 
 
+def fetch_filter(site: str = "+") -> str:
+    """Subscription filter of what devices of `site` ask for in blocks."""
+    return f"{ROOT}/{site}/+/{Channel.FETCH.value}"
+
+
+_DEEPER = MODEL_CHANNELS | {Channel.BLOCKS}
 _CHANNELS = {channel.value: channel for channel in Channel}

@@ -13,7 +13,7 @@ DIRECTOR = "director"
 
 BIN_PREFIX = "bin"
 DEFAULT_BIN_BITS = 7
-"""2^7 bins; with 5,000 releases a device fetches least (decision record 0021)."""
+"""2^7 bins; with 5,000 releases a device fetches least (decision record 0031)."""
 
 VALID = {
     ROOT: timedelta(days=365),

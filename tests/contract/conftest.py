@@ -183,6 +183,8 @@ class Held:
 
     context: ssl.SSLContext
     serial: str
+    pair: bytes
+    """Key and certificate, PEM."""
 
 
 Hold = Callable[..., Held]
@@ -200,9 +202,10 @@ def hold(identities: Identities, tmp_path: Path) -> Hold:
             name, public, datetime.now(UTC), timedelta(days=days)
         )
         path = tmp_path / f"held-{next(numbers)}.pem"
-        path.write_bytes(key.private_pem() + issued.chain)
+        pair = key.private_pem() + issued.chain
+        path.write_bytes(pair)
         authorities = identities.controller_authority().decode()
-        return Held(client_context(authorities, path), issued.serial)
+        return Held(client_context(authorities, path), issued.serial, pair)
 
     return make
 

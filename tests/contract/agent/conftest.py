@@ -39,7 +39,9 @@ from agent.sources import open_source
 from agent.spool import Spool
 from agent.state_files import open_database
 from agent.store import StateStore
-from agent.trust import Trust
+from agent.trust import Trust, pin_root
+from agent.update_settings import UpdateSettings
+from agent.updates import Updates
 from agent.workers.pool import ForkserverPool, PoolOptions
 from shoal.ids import DeviceId, SiteId
 from shoal.package import Package, file_entries, make_package
@@ -58,6 +60,7 @@ from shoal.protocol.manifest import (
 from shoal.protocol.topics import Channel
 from shoal.signing import FileSigner
 from shoal.tflite.writer import Dense, write_float32
+from tests.contract.trust.owners import Owners
 
 WAIT_SECONDS = 60.0
 MODEL = "echo"
@@ -68,16 +71,19 @@ def make_release(
     sequence: int,
     gain: float = 1.0,
     golden_gain: float | None = None,
+    padding: int = 0,
     **changes: Any,
 ) -> Package:
-    """A release whose golden samples expect `golden_gain` (what the model does, unless given)."""
+    """A release whose golden samples expect `golden_gain` (what the model does, unless given).
+
+    Their file is `padding` bytes longer than it need be."""
     layer = Dense(np.eye(2, dtype=np.float32) * np.float32(gain), np.zeros(2, "f4"))
     wanted = gain if golden_gain is None else golden_gain
     samples = {"inputs": [[1.0, 2.0], [3.0, 4.0]]}
     samples["outputs"] = [[value * wanted for value in one] for one in samples["inputs"]]
     files = {
         "model.tflite": write_float32([layer]),
-        "golden.json": json.dumps(samples).encode(),
+        "golden.json": json.dumps(samples).encode() + b" " * padding,
     }
     values = {
         "probation": Probation(
@@ -113,10 +119,9 @@ class Repository:
     """What a controller serves: releases and files, over HTTP."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
         self.signer = FileSigner.generate()
+        self.owners = Owners(folder, self.signer.public_key)
         self.requests: list[str] = []
-        (folder / "files").mkdir(parents=True)
         requests = self.requests
 
         class Handler(SimpleHTTPRequestHandler):
@@ -133,14 +138,7 @@ class Repository:
     def publish(self, sequence: int, gain: float = 1.0, **changes: Any) -> Package:
         """Make a release and serve it."""
         package = make_release(self.signer, sequence, gain, **changes)
-        statement = self._folder / "releases" / MODEL / str(sequence)
-        statement.parent.mkdir(parents=True, exist_ok=True)
-        statement.write_bytes(msgspec.json.encode(package.envelope))
-        files = self._folder / "files"
-        (files / package.manifest_sha256).write_bytes(package.manifest_bytes)
-        for entry in package.manifest.files:
-            (files / entry.sha256).write_bytes(package.files[entry.name])
-        return package
+        return self.owners.release(package)
 
     def close(self) -> None:
         self._server.shutdown()
@@ -193,7 +191,8 @@ class Device:
         self.pipeline = WorkerPipeline(MODEL, source, [self], overload="wait")
         self.manager = ModelManager(
             MODEL,
-            self.folder,
+            self.folder / "files",
+            Updates(self.folder, DeviceId("gw-1"), UpdateSettings()),
             self.store,
             self.pool,
             self.pipeline,
@@ -357,13 +356,8 @@ def state_dir(repository: Repository, tmp_path: Path) -> Path:
     """A state folder as enrolment leaves it, and rows to read."""
     folder = tmp_path / "state"
     prepare_state(folder)
-    trust = Trust(
-        director_keys=[repository.signer.public_key],
-        release_keys=[repository.signer.public_key],
-        release_threshold=1,
-        repository_url=repository.url,
-    )
-    (folder / "trust.json").write_bytes(msgspec.json.encode(trust))
+    (folder / "trust.json").write_bytes(msgspec.json.encode(Trust(repository.url)))
+    pin_root(folder, repository.owners.first_root)
     rows = "".join(f"{number},{number * 2}\n" for number in range(1, 100))
     (folder / "rows.csv").write_text("a,b\n" + rows)
     return folder

@@ -37,9 +37,9 @@ async def _signal_next_worker(device, number):
 
     async def fork_and_signal():
         server.fork = fork
-        pid, connection = await fork()
-        os.kill(pid, number)
-        return pid, connection
+        forked = await fork()
+        os.kill(forked.pid, number)
+        return forked
 
     server.fork = fork_and_signal
 

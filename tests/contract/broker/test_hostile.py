@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from agent.access import BrokerAccess, broker_context
 from controller.broker import DIRECTOR_ACCOUNT, INGEST_ACCOUNT, EmbeddedBroker
 from controller.broker.handshake import ACCEPTED, UNREACHABLE, Login, log_in
 from controller.identity.authority import make_authority
@@ -145,6 +146,56 @@ async def test_a_wildcard_for_a_name_reaches_nothing_of_others(connect, hold, na
     while not ingest.messages.empty():  # a name with a '/' has a subtree below another's
         with pytest.raises(InvalidInputError):
             parse_topic((await ingest.receive()).topic)
+
+
+async def test_a_device_whose_clock_is_behind_believes_the_pinned_authority_without_dates(
+    broker, hold, identities, tmp_path, monkeypatch
+):
+    """Row 21: only the dates go unread, and only while the agent knows its clock to be behind."""
+    issue = identities.broker.issue_server
+    later = datetime.now(UTC) + timedelta(days=365)
+    monkeypatch.setattr(
+        identities.broker,
+        "issue_server",
+        lambda names, key, _now, life: issue(names, key, later, life),
+    )
+    ahead = EmbeddedBroker(broker.kind, tmp_path / "ahead", identities=identities)
+    ahead._probe_logs_in = _port_is_open(ahead)  # our own processes do read the dates
+    await ahead.set_accounts({"gw-1": "unused-with-certificates"}, {})
+    await ahead.start()
+    try:
+        (tmp_path / "identity.pem").write_bytes(hold("gw-1").pair)
+        answers = {}
+        for check_time in (True, False):
+            context = broker_context(tmp_path, _access(identities), check_time=check_time)
+            answers[check_time] = await _knock(ahead, context)
+        assert answers == {True: UNREACHABLE, False: ACCEPTED}
+        stranger = make_authority("Shoal broker CA", datetime.now(UTC))
+        other = broker_context(tmp_path, _access(identities, stranger), check_time=False)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await asyncio.open_connection(ahead.host, ahead.port, ssl=other)
+    finally:
+        await ahead.stop()
+
+
+def _access(identities, authority=None):
+    authorities = (authority or identities.broker).chain_pem.decode()
+    return BrokerAccess(
+        host="", port=0, device="gw-1", authorities=authorities, not_before_ms=0, not_after_ms=0,
+        fleet_authorities="", director_keys=[],
+    )  # fmt: skip
+
+
+def _port_is_open(broker):
+    async def is_open():
+        try:
+            _, writer = await asyncio.open_connection(broker.host, broker.port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    return is_open
 
 
 @MOSQUITTO

@@ -113,7 +113,7 @@ async def test_a_pool_goes_on_after_its_forkserver_was_killed(pool, release):
 async def test_waiting_for_a_workers_end_survives_the_forkservers_own():
     """Who waits hears that nobody can say; a cancellation would end the whole pipeline."""
     server = await Forkserver.start()
-    pid, connection = await server.fork()
+    pid, connection, _ = await server.fork()
     waiting = asyncio.create_task(server.wait_exit(pid))
     await asyncio.sleep(0)
     os.kill(server.pid, signal.SIGKILL)
@@ -132,7 +132,9 @@ async def test_a_forkserver_that_dies_while_asked_for_a_worker_says_so():
     with pytest.raises(ForkserverError) as caught:
         await asyncio.wait_for(asking, 10)
     assert caught.value.code == "forkserver-failed"
-    assert psutil.Process().num_fds() == files - 1  # its own socket; none for the worker
+    assert (
+        psutil.Process().num_fds() == files - 1
+    )  # its own socket; none for the worker or its rows
     with pytest.raises(ForkserverError):
         await server.fork()
     await server.stop()
@@ -141,7 +143,7 @@ async def test_a_forkserver_that_dies_while_asked_for_a_worker_says_so():
 async def test_workers_made_at_the_same_time_do_not_wait_for_one_another(release):
     server = await Forkserver.start()
     made = await asyncio.wait_for(asyncio.gather(*(server.fork() for _ in range(8))), 9)
-    assert len({pid for pid, _ in made}) == 8
-    for _, connection in made:
+    assert len({one.pid for one in made}) == 8
+    for _, connection, _ in made:
         connection.close()
     await server.stop()

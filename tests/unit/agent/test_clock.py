@@ -114,3 +114,14 @@ def test_some_way_of_asking_for_synchronisation_works_here():
 
 def test_the_example_is_right():
     assert doctest.testmod(agent.clock).failed == 0
+
+
+def test_a_clock_that_shows_less_than_has_been_is_behind_until_it_is_synchronised():
+    hands = Hands(wall_ms=0)
+    clock = hands.clock(Known(steady_ms=0, wall_ms=1_700_000_000_000))
+    assert clock.behind
+    hands.wall_ms = 1_700_000_000_001
+    assert not clock.behind
+    hands.wall_ms = 1_600_000_000_000
+    clock.synced = True
+    assert not clock.behind

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,7 +14,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.updater.download import CHUNK_BYTES, SPARE_BYTES, digest_of, fetch_file, fetch_small
+from agent.updater.download import SPARE_BYTES, digest_of, fetch_file
+from agent.updater.pace import Limits
+from agent.updater.web import CHUNK_BYTES, HttpTransport
 from shoal.errors import ShoalError, UntrustedError
 
 BODY = bytes(range(256)) * 1024  # four chunks
@@ -66,7 +69,7 @@ def site():
     with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, site)) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        site.url = f"http://127.0.0.1:{server.server_port}/file"
+        site.url = f"http://127.0.0.1:{server.server_port}"
         yield site
         server.shutdown()
         thread.join()
@@ -81,7 +84,7 @@ def folder(tmp_path):
 
 
 def _fetch(site, folder, on_bytes=lambda done: None) -> Path:
-    return fetch_file(site.url, folder, SHA256, len(BODY), on_bytes)
+    return fetch_file([HttpTransport(site.url)], folder, SHA256, len(BODY), Limits(), on_bytes)
 
 
 def _refused(site, folder) -> str:
@@ -154,15 +157,29 @@ def test_wrong_bytes_are_refused_and_begun_again_next_time(site, folder, have):
     _part(folder).write_bytes(b"x" * have)
     site.body = b"y" * len(BODY)
     assert _refused(site, folder) == "digest-mismatch"
-    assert list(folder.iterdir()) == []
+    assert _part(folder).stat().st_size == 0
     site.body = BODY
     assert _fetch(site, folder).read_bytes() == BODY
 
 
-def test_a_part_that_went_bad_is_refused_once_and_then_replaced(site, folder):
+def test_a_part_that_went_bad_is_replaced_at_once(site, folder):
     _part(folder).write_bytes(b"x" * 1000)
-    assert _refused(site, folder) == "digest-mismatch"
     assert _fetch(site, folder).read_bytes() == BODY
+    assert site.asked == ["bytes=1000-", None]
+
+
+def test_what_one_server_spoils_another_makes_good(site, folder):
+    """A cache nearby lies in the first bytes and breaks off; the next server has to begin anew."""
+    _part(folder).write_bytes(b"lies")
+    servers = [HttpTransport("http://127.0.0.1:1"), HttpTransport(site.url)]
+    assert fetch_file(servers, folder, SHA256, len(BODY), Limits()).read_bytes() == BODY
+
+
+def test_two_updaters_that_want_one_file_take_turns(site, folder):
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: _fetch(site, folder), range(4)))
+    assert {path.read_bytes() for path in paths} == {BODY}
+    assert site.asked == [None]
 
 
 @pytest.mark.parametrize("promised", [None, -1])
@@ -213,21 +230,20 @@ def test_a_refusing_server_leaves_the_part_for_later(site, folder, status):
 
 def test_nobody_listening_is_a_failed_download(folder):
     with pytest.raises(ShoalError) as caught:
-        fetch_file("http://127.0.0.1:1/x", folder, SHA256, len(BODY))
+        fetch_file([HttpTransport("http://127.0.0.1:1")], folder, SHA256, len(BODY), Limits())
     assert caught.value.code == "download-failed"
 
 
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://x/y", "/etc/hostname", ""])
-def test_other_schemes_are_refused(folder, url):
-    for fetch in (lambda: fetch_file(url, folder, SHA256, 3), lambda: fetch_small(url, 10)):
-        with pytest.raises(UntrustedError) as caught:
-            fetch()
-        assert caught.value.code == "bad-url"
+def test_other_schemes_are_refused(url):
+    with pytest.raises(UntrustedError) as caught:
+        HttpTransport(url)
+    assert caught.value.code == "bad-url"
 
 
 def test_an_empty_file_needs_no_server(folder):
     sha256 = hashlib.sha256(b"").hexdigest()
-    path = fetch_file("http://127.0.0.1:1/x", folder, sha256, 0)
+    path = fetch_file([], folder, sha256, 0, Limits())
     assert path.read_bytes() == b""
     assert digest_of(path) == sha256
 
@@ -252,25 +268,3 @@ def test_a_power_cut_before_the_rename_is_survived(site, folder, monkeypatch):
     assert _part(folder).stat().st_mode & 0o200, "a part that cannot be written is never resumed"
     assert _fetch(site, folder).read_bytes() == BODY
     assert site.asked == [None]
-
-
-def test_a_small_document_is_read_whole(site):
-    site.body = b"hello"
-    assert fetch_small(site.url, 5) == b"hello"
-
-
-@pytest.mark.parametrize("promised", [None, -1])
-def test_a_small_document_over_its_limit_is_refused(site, promised):
-    site.body, site.promised = b"hello", promised
-    with pytest.raises(UntrustedError) as caught:
-        fetch_small(site.url, 4)
-    assert caught.value.code == "too-large"
-
-
-@pytest.mark.parametrize("stop_after", [0, 3])
-def test_a_small_document_that_breaks_off_is_a_failed_download(site, stop_after):
-    """Not half a document: that would be refused for good, and this can be tried again."""
-    site.body, site.stop_after = b"hello", stop_after
-    with pytest.raises(ShoalError) as caught:
-        fetch_small(site.url, 1000)
-    assert caught.value.code == "download-failed"

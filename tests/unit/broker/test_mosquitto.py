@@ -106,9 +106,11 @@ def test_gives_a_device_its_own_channels_and_the_controller_all():
         "pattern write shoal/v1/+/%u/models/+/captures",
         "pattern write shoal/v1/+/%u/events",
         "pattern write shoal/v1/+/%u/replies",
+        "pattern write shoal/v1/+/%u/fetch",
         "pattern read shoal/v1/+/%u/desired",
         "pattern read shoal/v1/+/%u/acked",
         "pattern read shoal/v1/+/%u/commands",
+        "pattern read shoal/v1/+/%u/blocks/+",
     ]
 
 

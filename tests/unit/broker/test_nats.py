@@ -42,6 +42,7 @@ def test_gives_a_device_its_own_channels():
                 "shoal.v1.*.gw-1.models.*.captures",
                 "shoal.v1.*.gw-1.events",
                 "shoal.v1.*.gw-1.replies",
+                "shoal.v1.*.gw-1.fetch",
             ]
         },
         "subscribe": {
@@ -49,6 +50,7 @@ def test_gives_a_device_its_own_channels():
                 "shoal.v1.*.gw-1.desired",
                 "shoal.v1.*.gw-1.acked",
                 "shoal.v1.*.gw-1.commands",
+                "shoal.v1.*.gw-1.blocks.*",
             ]
         },
     }

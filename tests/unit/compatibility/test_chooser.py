@@ -16,6 +16,7 @@ MANIFEST = Manifest(
     variants=[
         Variant(name="a", file="f", priority=2, requires=Requires(arch=["aarch64"], disk_mb=100)),
         Variant(name="b", file="f", requires=Requires(memory_mb=256, cpu_features=["avx2"])),
+        Variant(name="c", file="f", runtime="onnx", requires=Requires(libc="glibc 2.30")),
     ],
     contract=Contract(features=[Feature(name="t")], outputs=[OutputField(name="y")]),
 )
@@ -30,6 +31,10 @@ def test_a_chooser_says_what_the_comparison_says():
             "memory_mb": random.choice([255, 256, 1024, "much"]),
             "cpu_features": random.choice(["", "avx2", "asimd"]),
             "cpu_cores": random.randrange(8),
+            "runtimes": random.choice(["tflite", "tflite,onnx", "onnx"]),
+            "runtime_onnx": random.choice(["", "onnxruntime 1.20"]),
+            "runtime_tflite": random.choice(["tflite-runtime 2.14.0", "ai-edge-litert 2.1.0"]),
+            "libc": random.choice(["glibc 2.28", "glibc 2.36"]),
         }
         for name in random.sample(sorted(facts), random.randrange(3)):
             del facts[name]

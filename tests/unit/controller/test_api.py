@@ -23,6 +23,7 @@ OPEN = {"/api/v1/health", "/api/v1/enrolments", "/api/v1/renewals",
 UNSAFE = "/api/v1/stream"  # never ends; tested with a real server
 VALUES = {
     "device": "gw-1", "kind": "windows", "model": "pump", "version": "1.0", "rollout": "r-1",
+    "scope": "device", "subject": "gw-1",
     "verb": "pause", "digest": "0" * 64, "sequence": "1", "number": "1", "command": "c-1",
     "name": "pilot", "wanted": "gw-1",
     "user": "ann", "token": "k-1",

@@ -12,14 +12,17 @@ from sqlalchemy import select
 from tuf.api.metadata import Metadata, Root, Snapshot, Timestamp
 
 from controller import schema
-from controller.database import reading
+from controller.app import build_services
+from controller.database import reading, writing
+from controller.director import mark_dirty, sign_pending
 from controller.people.roles import RELEASER
 from controller.repository import online, store
 from controller.repository.resign import Resigner
 from controller.repository.status import describe_status
 from controller.setup import add_api_token
-from shoal.protocol.targets import release_path
-from shoal.signing import FileSigner
+from shoal.protocol.envelope import DESIRED_TYPE, decode_envelope
+from shoal.protocol.targets import DirectorKeys, release_path
+from shoal.signing import FileSigner, KeyVerifier, key_id
 from shoal.trust import ceremony
 from shoal.trust.desk import target_of_package
 from shoal.trust.metadata import RoleKeys, encode, sign
@@ -374,3 +377,83 @@ def test_two_controllers_keys_of_one_role_sign_by_the_root_s_choice(services, se
         stamp, root = store.timestamp(connection), store.current(connection, ROOT, Root)
     root.signed.verify_delegate(TIMESTAMP, stamp.signed_bytes, stamp.signatures)
     assert encode(root)
+
+
+# The director's keys
+
+
+def _rename(published, send, keys):
+    director = DirectorKeys(keys=keys)
+    proposal = ceremony.propose_keys(published.contents(), published.now, director=director)
+    return send(published.sign(proposal, published.targets))
+
+
+def test_the_old_director_key_signs_until_it_is_taken_out_then_all_is_signed_anew(
+    services, send, published, enrolled
+):
+    enrolled("gw-1")
+    with writing(services.engine) as connection:
+        mark_dirty(connection, "gw-1")
+    sign_pending(services.engine, services.director, datetime.now(UTC))
+    old = services.director.public_key
+    new = services.keyring.add("director")
+    assert _rename(published, send, [old, new]).status_code == 200
+    assert services.director.public_key == old
+    assert sign_pending(services.engine, services.director, datetime.now(UTC)) == 0
+    assert _rename(published, send, [new]).status_code == 200
+    assert services.director.public_key == new
+    assert sign_pending(services.engine, services.director, datetime.now(UTC)) == 1
+    with reading(services.engine) as connection:
+        envelope = connection.scalar(select(schema.desired.c.envelope))
+    KeyVerifier([new]).open(decode_envelope(envelope), DESIRED_TYPE)
+    again = build_services(services.settings)
+    assert again.director.public_key == new
+    again.engine.dispose()
+
+
+def test_a_director_key_that_we_do_not_hold_is_refused(send, published):
+    _refused(_rename(published, send, [b"k" * 32]), "no-online-key")
+
+
+def test_director_s_bytes_that_were_not_signed_are_refused(send, published, services):
+    director = DirectorKeys(keys=[services.director.public_key], min_sequence=7)
+    proposal = ceremony.propose_keys(published.contents(), published.now, director=director)
+    published.sign(proposal, published.targets)
+    other = type(proposal)(targets=proposal.targets, files={"trust/director.json": b"{}"})
+    _refused(send(other), "digest-mismatch")
+
+
+# What people see
+
+
+def test_health_pages_and_trust_tell_the_same(api, operator, published, services, push):
+    assert api.get("/api/v1/health").json()["trust"] == {"ready": True, "warnings": []}
+    roles = api.get("/api/v1/trust", headers=operator).json()["roles"]
+    assert [(one["role"], one["version"], one["threshold"]) for one in roles] == [
+        (ROOT, 1, 1), (TARGETS, 1, 1), (SNAPSHOT, 1, 1), (TIMESTAMP, 1, 1),
+    ]  # fmt: skip
+    page = api.get("/settings", headers=operator).text
+    assert roles[0]["keys"][0]["key_id"] in page
+    push()
+    assert "Pending signature" in api.get("/models/pump/1.0", headers=operator).text
+
+
+def test_without_a_root_people_are_told_what_to_do(api, operator):
+    assert "shoal trust init" in api.get("/api/v1/health").json()["trust"]["warnings"][0]
+    assert "shoal trust init" in api.get("/alerts", headers=operator).text
+
+
+def test_a_release_pending_signature_is_in_no_rollout(
+    api, operator, published, push, enrolled, send
+):
+    enrolled("gw-1")
+    package = push()
+    body = {"model": "pump", "version": "1.0"}
+    for path in ("/api/v1/rollouts/preview", "/api/v1/rollouts"):
+        answer = api.post(path, json=body, headers=operator)
+        assert (answer.status_code, answer.json()["code"]) == (409, "not-released")
+    assert send(published.release(package)).status_code == 200
+    release = api.get("/api/v1/models/pump/releases/1.0", headers=operator).json()
+    assert release["state"] == "released"
+    assert release["signers"] == [key_id(published.targets.public_key)]
+    assert api.post("/api/v1/rollouts", json=body, headers=operator).status_code == 201

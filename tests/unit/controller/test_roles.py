@@ -16,7 +16,8 @@ from controller.setup import add_api_token
 
 VALUES = {
     "device": "gw-1", "kind": "windows", "model": "pump", "version": "1.0", "rollout": "r-1",
-    "verb": "pause", "digest": "0" * 64, "sequence": "1", "number": "1", "command": "c-1",
+    "verb": "pause", "scope": "device", "subject": "gw-1",
+    "digest": "0" * 64, "sequence": "1", "number": "1", "command": "c-1",
     "user": "ann", "token": "k-1", "what": "disable", "link": "x", "wanted": "gw-1",
     "fingerprint": "0" * 64,
     "name": "app.css",

@@ -12,7 +12,7 @@ import pytest
 from tuf.api.metadata import TargetFile
 
 from shoal.package import sha256
-from shoal.protocol.targets import DirectorKeys, ReleaseTarget
+from shoal.protocol.targets import DirectorKeys, ReleaseTarget, encode_director
 from shoal.signing import FileSigner
 from shoal.trust import ceremony
 from shoal.trust.check import check
@@ -36,6 +36,11 @@ class Site:
     contents: Contents
     now: datetime = NOW
     thresholds: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def director_bytes(self) -> bytes:
+        """The target that names the director's key."""
+        return encode_director(DirectorKeys(keys=[self.director.public_key]))
 
     def signed(self, proposal: Proposal, *signers: FileSigner) -> Proposal:
         """Signed by these, or by everybody who may."""
