@@ -259,13 +259,22 @@ class Outbox:
     def _enforce(self, rank: Rank, now_ms: int) -> None:
         name = rank.name.lower()
         oldest_ms = now_ms - int(self._limits.age_of(name) * 1000)
-        lost = self._delete("class = ? AND created_ms < ?", (rank, oldest_ms))
+        lost = 0
+        if self._oldest_ms(rank) < oldest_ms:
+            lost = self._delete("class = ? AND created_ms < ?", (rank, oldest_ms))
         while self._bytes[rank] > self._limits.bytes_of(name):
             lost += self._delete(
                 "id IN (SELECT id FROM messages WHERE class = ? ORDER BY id LIMIT 16)", (rank,)
             )
         if lost:
             self._drop(rank, lost)
+
+    def _oldest_ms(self, rank: Rank) -> int:
+        """When its first row was stored: those behind are younger, so nobody reads them all."""
+        row = self._db.execute(
+            "SELECT created_ms FROM messages WHERE class = ? ORDER BY id LIMIT 1", (rank,)
+        ).fetchone()
+        return int(row[0]) if row else 1 << 62
 
     def _drop(self, rank: Rank, lost: int) -> None:
         self._db.execute(
