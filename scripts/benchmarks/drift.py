@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.figure import Figure, Options, figure, repeat
 from benchmarks.naive import ks_alarm_windows, psi_alarm_windows
+from benchmarks.others import evidently_alarm_windows, whylogs_alarm_windows
 from benchmarks.recordings import nab_alarms, skab_alarms
 from benchmarks.streams import PER_DAY, WINDOW_ROWS, Law, MeanStreams, RowStreams, channels
 from controller.drift.channels import Channel, Kind
@@ -201,6 +202,8 @@ MEASUREMENTS = {
     "delay_fleet_quarter_sigma": delay_fleet_quarter_sigma,
     "psi_alarm_windows": psi_alarm_windows,
     "ks_alarm_windows": ks_alarm_windows,
+    "evidently_alarm_windows": evidently_alarm_windows,
+    "whylogs_alarm_windows": whylogs_alarm_windows,
     "skab_alarms": skab_alarms,
     "nab_alarms": nab_alarms,
 }

@@ -26,30 +26,38 @@ KS_LIMIT = 0.05
 
 def psi_alarm_windows(options: Options) -> Figure:
     """PSI against training above 0.2."""
-    return figure("psi_alarm_windows", "ratio", _share(_psi_alarms, options))
+    return figure("psi_alarm_windows", "ratio", alarm_shares(_psi_alarms, options))
 
 
 def ks_alarm_windows(options: Options) -> Figure:
     """Kolmogorov and Smirnov's two-sample p below 0.05 against training."""
-    return figure("ks_alarm_windows", "ratio", _share(_ks_alarms, options))
+    return figure("ks_alarm_windows", "ratio", alarm_shares(_ks_alarms, options))
 
 
-def _share(alarms: Callable[[Array, Array], bool], options: Options) -> list[float]:
-    windows = int(options.scaled(PER_DAY, 24))
+def alarm_shares(
+    alarms: Callable[[Array, Array], bool],
+    options: Options,
+    *,
+    windows: int = 0,
+    devices: int = DEVICES,
+    every: int = 1,
+) -> list[float]:
+    """Share of windows that `alarms(training, rows)` is true of, of each run; one in `every`."""
+    windows = windows or int(options.scaled(PER_DAY, 24))
     seeds = iter(range(1, 100))
 
     def run() -> float:
         seed = next(seeds)
         law = Law()
         others = RowStreams(np.random.default_rng(1000 + seed), DEVICES, FEATURES, law)
-        every = PER_DAY // 24
-        kept = [others.rows() for _ in range(PER_DAY)][::every]
+        kept = [others.rows() for _ in range(PER_DAY)][:: PER_DAY // 24]
         training = np.concatenate([rows.reshape(-1, FEATURES) for rows in kept])
-        streams = RowStreams(np.random.default_rng(seed), DEVICES, FEATURES, law)
+        streams = RowStreams(np.random.default_rng(seed), devices, FEATURES, law)
         found = [
             alarms(training, rows[:, device])
-            for rows in (streams.rows() for _ in range(windows))
-            for device in range(DEVICES)
+            for number, rows in enumerate(streams.rows() for _ in range(windows))
+            if number % every == 0
+            for device in range(devices)
         ]
         return sum(found) / len(found)
 
