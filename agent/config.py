@@ -195,9 +195,12 @@ def _updates(reader: Reader) -> UpdateSettings:
         reader.mistake(f"updates.transport: expected one of {TRANSPORTS}, got {transport!r}")
     mirrors = reader.take("updates.mirrors", [])
     if not isinstance(mirrors, list) or not all(
-        isinstance(one, str) and one.startswith(("http://", "https://")) for one in mirrors
+        isinstance(one, str)
+        and one.startswith(("http://", "https://"))
+        and not tells_secrets(one)  # downloads name their address when they fail
+        for one in mirrors
     ):
-        reader.mistake(f"updates.mirrors: expected a list of http(s) addresses, got {mirrors!r}")
+        reader.mistake("updates.mirrors: expected http(s) addresses without a login or query")
         mirrors = []
     return UpdateSettings(
         transport=transport,

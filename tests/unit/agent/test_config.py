@@ -54,6 +54,9 @@ def test_an_address_of_the_controller_holds_nothing_that_a_log_may_not_show(load
     found = _refused(load, MINIMAL.replace("localhost:8000/", "me:hunter2@host/x?token=abc"))
     expected = "controller.url: expected an address without a login or query, got http://host/x"
     assert found == [expected]
+    mirrors = '[updates]\nmirrors = ["http://me:hunter2@cache"]\n'
+    expected = "updates.mirrors: expected http(s) addresses without a login or query"
+    assert _refused(load, MINIMAL + mirrors) == [expected]
 
 
 def test_everything_can_be_set(load):
