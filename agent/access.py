@@ -34,8 +34,6 @@ class BrokerAccess(Struct, frozen=True, kw_only=True):
     """When the certificate begins and ends to hold."""
     fleet_authorities: str
     """PEM: who vouches for devices; a certificate by somebody else is not stored."""
-    director_keys: list[bytes]
-    """Whose renewals are believed."""
 
     def renew_ms(self, share: float = 2 / 3) -> int:
         """When so much of the certificate's life is over."""

@@ -207,7 +207,6 @@ def _store(config: AgentConfig, key: FileSigner, answer: EnrolmentAnswer) -> Non
         not_before_ms=0,
         not_after_ms=0,
         fleet_authorities=answer.fleet_ca,
-        director_keys=answer.director_keys,
     )
     store_identity(config.state_dir, key, answer.certificate, access)
     pin_root(config.state_dir, answer.root)

@@ -1,7 +1,8 @@
 """`python -m agent.renewal --config FILE`: get the next certificate, and end.
 
 A short-lived process, so that the resident agent imports no cryptography. The key stays; it signs
-the request, and the answer is believed when a director key has signed it for this request.
+the request, and the answer is believed when the director has signed it for this request: a key of
+the verified `trust/director.json`, as for desired states, so that it may be rotated meanwhile.
 """
 
 from __future__ import annotations
@@ -17,26 +18,30 @@ from agent.access import BrokerAccess, load_broker
 from agent.config import AgentConfig, load_config
 from agent.controller_http import post
 from agent.identity import store_identity
-from agent.trust import DEVICE_KEY_NAME
+from agent.trust import DEVICE_KEY_NAME, load_trust
+from agent.updater.director import open_sealed
+from agent.updater.pace import limits_of
+from agent.updater.session import Session
+from agent.updater.web import HttpTransport
 from shoal.csr import make_request
 from shoal.errors import ShoalError, UntrustedError
-from shoal.protocol.envelope import decode_envelope, encode_envelope
+from shoal.protocol.envelope import encode_envelope
 from shoal.protocol.identity import ANSWER_TYPE, RENEWAL_TYPE, RenewalAnswer, RenewalRequest
-from shoal.signing import FileSigner, KeyVerifier, seal
+from shoal.signing import FileSigner, seal
 
 NONCE_BYTES = 24
 
 
 def renew(config: AgentConfig) -> BrokerAccess:
     """Ask for a certificate and store it; return the access as it is then."""
-    access = load_broker(config.state_dir)
+    access, session = load_broker(config.state_dir), _session(config)
     key = FileSigner.load(config.state_dir / DEVICE_KEY_NAME)
     request = RenewalRequest(
         device=config.device, nonce=os.urandom(NONCE_BYTES), csr=make_request(config.device, key)
     )
     envelope = seal(msgspec.json.encode(request), RENEWAL_TYPE, key)
     answer = post(f"{config.controller_url}/api/v1/renewals", encode_envelope(envelope))
-    found = check_answer(answer.body, access, request)
+    found = check_answer(session, answer.body, request)
     renewed = msgspec.structs.replace(
         access,
         host=found.broker_host,
@@ -47,9 +52,9 @@ def renew(config: AgentConfig) -> BrokerAccess:
     return load_broker(config.state_dir)
 
 
-def check_answer(body: bytes, access: BrokerAccess, request: RenewalRequest) -> RenewalAnswer:
+def check_answer(session: Session, body: bytes, request: RenewalRequest) -> RenewalAnswer:
     """Return the answer if the director sealed it for this request."""
-    payload = KeyVerifier(access.director_keys).open(decode_envelope(body), ANSWER_TYPE)
+    _, payload = open_sealed(session, body, ANSWER_TYPE, may_refresh=True)
     try:
         answer = msgspec.json.decode(payload, type=RenewalAnswer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -61,6 +66,14 @@ def check_answer(body: bytes, access: BrokerAccess, request: RenewalRequest) -> 
             code="wrong-answer",
         )
     return answer
+
+
+def _session(config: AgentConfig) -> Session:
+    """Metadata are asked for over HTTP, as the certificate is: the broker is for the agent."""
+    sources = config.updates.sources
+    urls = [*sources.mirrors, load_trust(config.state_dir).repository_url]
+    transports = [HttpTransport(url) for url in urls]
+    return Session(config.state_dir, limits_of(sources), transports)
 
 
 def main() -> None:

@@ -51,7 +51,7 @@ def verify_desired(
     session: Session, envelope: bytes, *, device: str, floor: int, may_refresh: bool
 ) -> bytes:
     """The payload of a desired state that this device may obey; remembered before it is obeyed."""
-    director, payload = _open(session, envelope, DESIRED_TYPE, may_refresh)
+    director, payload = open_sealed(session, envelope, DESIRED_TYPE, may_refresh)
     desired = decode_desired(payload)
     digest = hashlib.sha256(payload).hexdigest()
     with session.floors() as floors:
@@ -74,7 +74,7 @@ def verify_desired(
 
 def verify_command(session: Session, envelope: bytes, *, device: str, may_refresh: bool) -> bytes:
     """The payload of a command that this device may answer."""
-    director, payload = _open(session, envelope, COMMAND_TYPE, may_refresh)
+    director, payload = open_sealed(session, envelope, COMMAND_TYPE, may_refresh)
     command = decode_command(payload)
     with session.floors() as floors:
         check_command(command, device=device, now=effective_now(floors))
@@ -82,7 +82,7 @@ def verify_command(session: Session, envelope: bytes, *, device: str, may_refres
     return payload
 
 
-def _open(
+def open_sealed(
     session: Session, envelope: bytes, payload_type: str, may_refresh: bool
 ) -> tuple[Director, bytes]:
     """Verify with the keys known here; ask for newer ones where those do not do."""

@@ -182,7 +182,7 @@ def _access(identities, authority=None):
     authorities = (authority or identities.broker).chain_pem.decode()
     return BrokerAccess(
         host="", port=0, device="gw-1", authorities=authorities, not_before_ms=0, not_after_ms=0,
-        fleet_authorities="", director_keys=[],
+        fleet_authorities="",
     )  # fmt: skip
 
 

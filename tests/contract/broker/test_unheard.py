@@ -30,7 +30,7 @@ async def make_link(broker, hold, tmp_path):
         spools.append(spool)
         access = BrokerAccess(
             host=broker.host, port=broker.port, device=holds, authorities="", not_before_ms=0,
-            not_after_ms=0, fleet_authorities="", director_keys=[],
+            not_after_ms=0, fleet_authorities="",
         )  # fmt: skip
         context = hold(holds).context
         link = Link(
