@@ -21,7 +21,6 @@ _ADVICE = {
     "token-bound": "correct device.id or device.site, or ask for a token for this device",
     "already-enrolled": "another device may have this name; else ask for a token for it",
     "admission-bound": "correct device.id or device.site, or let an operator approve it anew",
-    "no-release-key": "on the controller: shoal-controller trust-release-key",
     "too-many-pending": "let an operator look at shoal device pending",
     "rejected": "if that was a mistake, ask for a token",
     "certificate-ended": "ask for a token for this name: shoal enrolment-token create",

@@ -42,7 +42,7 @@ RETRIED = (
     "unreachable",
     "too-many-requests",
     "too-many-pending",
-    "no-release-key",
+    "no-root",
     "no-controller",
 )
 """What passes while a device waits for an operator."""
@@ -192,12 +192,6 @@ def _read_waiting(body: bytes) -> Waiting:
 
 def _store(config: AgentConfig, key: FileSigner, answer: EnrolmentAnswer) -> None:
     """Trust goes last: without it nothing is obeyed, so a device is enrolled wholly or not."""
-    if not answer.root:
-        raise ControllerError(
-            f"enrolment: {config.controller_url} has published no root to trust yet; "
-            "run shoal trust init there, then enrol again",
-            code="no-root",
-        )
     check_certificate(answer.certificate, answer.fleet_ca, answer.device, key.public_key)
     access = BrokerAccess(
         host=answer.broker_host,

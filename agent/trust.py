@@ -1,4 +1,4 @@
-"""What enrolment left in the state folder: keys to believe.
+"""What enrolment left in the state folder: the root to believe, and where the repository is.
 
 A missing or broken file refuses everything; nothing is ever accepted unverified for lack of a key.
 """

@@ -27,7 +27,7 @@ from controller.identity.identities import broker_authorities
 from controller.ingest.write import upsert
 from controller.repository import store
 from controller.schema import devices, enrolment_tokens
-from controller.services import Services, release_keys
+from controller.services import Services
 from shoal.csr import read_request
 from shoal.errors import InvalidInputError, ShoalError
 from shoal.ids import is_name
@@ -185,10 +185,12 @@ def _store(
     secret: bytes,
 ) -> Sealed:
     """Write everything of a new device in the caller's transaction, and seal its answer."""
-    keys = release_keys(connection)
-    if not keys:
+    root = store.current_body(connection, ROOT)
+    if root is None:
         raise UnavailableError(
-            "enrolment: the controller trusts no release key yet", code="no-release-key"
+            "enrolment: the controller has published no root for devices to trust yet; "
+            "an admin runs shoal keys init, then shoal trust init",
+            code="no-root",
         )
     now_ms, device = services.now_ms(), request.device
     values = {
@@ -213,15 +215,13 @@ def _store(
         site=request.site,
         nonce=request.nonce,
         director_keys=[services.director.public_key],
-        release_keys=keys,
-        release_threshold=services.settings.release_threshold,
         broker_host=services.broker_host(),
         broker_port=services.broker_port(),
         broker_ca=broker_authorities(services.settings),
         fleet_ca=services.identities.fleet.chain_pem.decode(),
         certificate=chain.decode(),
         repository_url=f"{services.public_url()}/repository",
-        root=store.current_body(connection, ROOT) or b"",
+        root=root,
     )
     envelope = seal(msgspec.json.encode(answer), ENROLMENT_TYPE, services.director)
     mac = hmac.new(secret, envelope.payload, hashlib.sha256).hexdigest() if secret else ""

@@ -21,7 +21,6 @@ from controller.services import Services
 from shoal.errors import UntrustedError
 from shoal.package import Package, read_package, verify_package
 from shoal.protocol.envelope import encode_envelope
-from shoal.protocol.manifest import Manifest
 
 Document = dict[str, Any]
 
@@ -152,11 +151,6 @@ def pending(connection: Connection) -> list[Document]:
 def release_by_sequence(connection: Connection, model: str, sequence: int) -> RowMapping:
     """The row of a release."""
     return _row(connection, model, releases.c.sequence == sequence, str(sequence))
-
-
-def manifest_of(row: RowMapping) -> Manifest:
-    """The manifest that a row holds."""
-    return msgspec.convert(row["manifest"], Manifest)
 
 
 def _row(connection: Connection, model: str, here: Any, what: str) -> RowMapping:

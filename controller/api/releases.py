@@ -6,21 +6,16 @@ import asyncio
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
-from fastapi import Path as InPath
+from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 
 from controller import releases
 from controller.api.common import Actor, Document, OfServices, Reading, items
 from controller.drift.performance import release_performance
 from shoal.errors import InvalidInputError
-from shoal.ids import parse_model
 
 router = APIRouter(tags=["releases"])
-Sequence = Annotated[int, InPath(ge=1, le=2**53)]
-
 repository = APIRouter(prefix="/repository", tags=["repository"])
 
 
@@ -76,16 +71,9 @@ def _temporary(folder: Path) -> tuple[int, str]:
     return tempfile.mkstemp(".shoal", "upload-", folder)
 
 
-@repository.get("/releases/{model}/{sequence}")
-def fetch_statement(model: str, sequence: Sequence, connection: Reading) -> Response:
-    """The signed statement of a release. Open to all: devices trust signatures, not us."""
-    row = releases.release_by_sequence(connection, parse_model(model), sequence)
-    return Response(row["envelope"], media_type="application/json")
-
-
 @repository.get("/files/{digest}")
 def fetch_file(digest: str, services: OfServices) -> FileResponse:
-    """A file by its hash; ranges are served, so that downloads resume."""
+    """A file by its hash. Open to all; ranges are served, so that downloads resume."""
     path = services.artifacts.path(digest)
     headers = {"cache-control": "public, max-age=31536000, immutable", "etag": f'"{digest}"'}
     return FileResponse(path, media_type="application/octet-stream", headers=headers)

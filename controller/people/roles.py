@@ -69,8 +69,7 @@ NEEDS: dict[str, dict[str, str | None]] = {
         "read_release": VIEWER,
         "read_performance": VIEWER,
         "publish": RELEASER,
-        "fetch_statement": OPEN,  # devices trust signatures, not us
-        "fetch_file": OPEN,
+        "fetch_file": OPEN,  # devices trust signatures, not us
     },
     "api.rollouts": {
         "list_rollouts": VIEWER,

@@ -2,7 +2,7 @@
 
 The controller publishes it retained, in an envelope signed by the director key. A device obeys
 only what names it, is newer than the last it accepted, has not expired, and assigns releases
-that a release key has signed; so a stolen broker can delay, never choose.
+that are signed targets of the repository; so a stolen broker can delay, never choose.
 
 `check_desired` holds the rules that need no key; they run after the signature is verified.
 """
@@ -102,8 +102,7 @@ class EnrolmentAnswer(Struct, kw_only=True, frozen=True):
     nonce: bytes
     """The request's."""
     director_keys: list[bytes]
-    release_keys: list[bytes]
-    release_threshold: int
+    """Whose seal this is; later messages are believed by `trust/director.json`."""
     broker_host: str
     broker_port: int
     broker_ca: str
@@ -114,7 +113,7 @@ class EnrolmentAnswer(Struct, kw_only=True, frozen=True):
     """PEM: the device's own, then those between it and the root."""
     repository_url: str
     """Base of `/metadata/<name>.json` and `/files/<sha256>`."""
-    root: bytes = b""
+    root: Annotated[bytes, Meta(min_length=1)]
     """The newest root metadata as published: what the device pins and follows from then on."""
 
 

@@ -35,14 +35,13 @@ def _answer(director, **changes: Any) -> bytes:
         "site": "jfk",
         "nonce": NONCE,
         "director_keys": [director.public_key],
-        "release_keys": [director.public_key],
-        "release_threshold": 1,
         "broker_host": "localhost",
         "broker_port": 8883,
         "broker_ca": "",
         "fleet_ca": "",
         "certificate": "",
         "repository_url": "http://localhost",
+        "root": b"{}",
         **changes,
     }
     return msgspec.json.encode(EnrolmentAnswer(**values))
@@ -176,6 +175,15 @@ def test_an_answer_with_a_key_that_is_none_is_refused(director, key):
     answer = _answer(director, director_keys=[key, director.public_key])
     envelope = seal(answer, ENROLMENT_TYPE, director)
     assert _refused(envelope, _mac(envelope)) == "bad-key"
+
+
+@pytest.mark.parametrize("root", [None, b""])
+def test_an_answer_without_a_root_is_refused(director, root):
+    answer = msgspec.json.decode(_answer(director)) | {"root": ""}
+    if root is None:
+        del answer["root"]
+    envelope = seal(msgspec.json.encode(answer), ENROLMENT_TYPE, director)
+    assert _refused(envelope, _mac(envelope)) == "bad-answer"
 
 
 def test_a_statement_of_another_kind_is_refused(director):

@@ -98,6 +98,11 @@ class Signers:
         proposal = ceremony.propose_first(keys | roles, director, self.now, 2)
         return self.sign(proposal, self.root, self.targets)
 
+    def publish_first(self):
+        """Publish root and targets, where there are none."""
+        if self.contents() is None:
+            publish(self.services, self.first(), Person("ann", ADMIN))
+
     def sign(self, proposal, *signers):
         contents = self.contents()
         for one in signers:
@@ -228,11 +233,12 @@ def request_of() -> Callable[..., EnrolmentRequest]:
 
 @pytest.fixture
 def enrolled(
-    services: Services, request_of: Callable[..., EnrolmentRequest]
+    services: Services, request_of: Callable[..., EnrolmentRequest], signers: Signers
 ) -> Callable[..., Sealed]:
     """`enrolled("gw-1", site="jfk")`: makes a device part of the fleet."""
 
     def make(device: str, site: str = "jfk") -> Sealed:
+        signers.publish_first()
         token = create_token(
             services, "ann", device=device, site=None, labels={}, expires_seconds=None
         )
@@ -250,16 +256,20 @@ def signers(services: Services) -> Signers:
 
 
 @pytest.fixture
+def rooted(signers: Signers) -> None:
+    """Root and targets are published, so devices can be enrolled."""
+    signers.publish_first()
+
+
+@pytest.fixture
 def release(
     services: Services, signers: Signers, package_file: Callable[[Package], Path]
 ) -> Callable[[Package], None]:
     """`release(package)`: uploaded, and published by the signers of targets."""
 
     def run(package: Package) -> None:
-        admin = Person("ann", ADMIN)
         upload(services, package_file(package), "ann")
-        if signers.contents() is None:
-            publish(services, signers.first(), admin)
-        publish(services, signers.release(package), admin)
+        signers.publish_first()
+        publish(services, signers.release(package), Person("ann", ADMIN))
 
     return run

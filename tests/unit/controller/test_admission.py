@@ -29,6 +29,8 @@ from shoal.protocol.envelope import decode_envelope
 from shoal.protocol.identity import Waiting
 from shoal.signing import FileSigner, key_id
 
+pytestmark = pytest.mark.usefixtures("rooted")
+
 
 @pytest.fixture
 def ask(services):

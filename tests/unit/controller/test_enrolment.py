@@ -23,7 +23,6 @@ from controller.enrolment import (
     revoke,
 )
 from controller.errors import ConflictError, ForbiddenError, UnavailableError
-from controller.services import RELEASE_KEYS
 from shoal.errors import InvalidInputError
 from shoal.protocol.desired import EnrolmentAnswer
 from shoal.protocol.envelope import ENROLMENT_TYPE, MAX_ENVELOPE_BYTES, decode_envelope
@@ -31,7 +30,7 @@ from shoal.signing import KeyVerifier
 
 
 @pytest.fixture
-def token(services):
+def token(services, rooted):
     def make(device=None, site=None, seconds=None):
         return create_token(
             services, "ann", device=device, site=site, labels={"line": "3"},
@@ -165,12 +164,26 @@ def test_a_revoked_device_has_no_account_and_may_enrol_anew(services, token, req
     assert accounts(services)[0]["gw-1"] != before
 
 
-def test_nobody_is_enrolled_before_a_release_key_is_trusted(services, token, request_of):
-    with writing(services.engine) as connection:
-        here = schema.settings.c.key == RELEASE_KEYS
-        connection.execute(update(schema.settings).where(here).values(value=[]))
-    with pytest.raises(UnavailableError):
-        enrol(services, request_of(token(), "gw-1"))
+def test_nobody_is_enrolled_before_a_root_is_published_and_the_token_stays_good(
+    services, request_of, api, signers
+):
+    token = create_token(services, "ann", device=None, site=None, labels={}, expires_seconds=None)
+    request = request_of(token["token"], "gw-1")
+    with pytest.raises(UnavailableError, match="shoal trust init") as error:
+        enrol(services, request)
+    assert error.value.code == "no-root"
+    answer = api.post("/api/v1/enrolments", content=msgspec.json.encode(request))
+    assert (answer.status_code, answer.json()["code"]) == (503, "no-root")
+    assert _devices(services) == []
+
+    signers.publish_first()
+    assert enrol(services, request).device == "gw-1"
+
+
+def test_the_answer_holds_the_newest_root_as_published(services, token, request_of, api):
+    payload = decode_envelope(enrol(services, request_of(token(), "gw-1")).body).payload
+    answer = msgspec.json.decode(payload, type=EnrolmentAnswer)
+    assert answer.root == api.get("/repository/metadata/1.root.json").content
 
 
 def test_tokens_are_listed_without_their_secrets(services, token):

@@ -158,13 +158,7 @@ def test_devices_fetch_files_with_ranges_and_nothing_else(api, upload, make_pump
     digest = package.manifest.files[0].sha256
     part = api.get(f"/repository/files/{digest}", headers={"range": "bytes=2-"})
     assert (part.status_code, part.content) == (206, b"del")
-    assert api.get("/repository/releases/pump/1").status_code == 200
-    for path in ("files/" + "0" * 64, "releases/pump/2", "releases/fan/1"):
+    for path in ("files/" + "0" * 64, "releases/pump/1"):
         assert api.get(f"/repository/{path}").status_code == 404
-    for path in (
-        "files/..%2fkeys%2fdirector.key",
-        "files/x",
-        "releases/..%2f/1",
-        "releases/pump/x",
-    ):
+    for path in ("files/..%2fkeys%2fdirector.key", "files/x"):
         assert api.get(f"/repository/{path}").status_code in (404, 422)

@@ -29,6 +29,9 @@ from shoal.signing import FileSigner, KeyVerifier, seal
 NONCE = bytes(range(24))
 
 
+pytestmark = pytest.mark.usefixtures("rooted")
+
+
 @pytest.fixture
 def key(services, request_of):
     """The key of the enrolled device gw-1."""

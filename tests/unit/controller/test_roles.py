@@ -25,8 +25,7 @@ VALUES = {
 OPEN = {
     "GET /health", "POST /enrolments", "POST /renewals",
     "GET /static/{digest}/{name:path}",
-    "GET /repository/releases/{model}/{sequence}", "GET /repository/files/{digest}",
-    "GET /repository/metadata/{name}",
+    "GET /repository/files/{digest}", "GET /repository/metadata/{name}",
 }  # fmt: skip
 ANYBODY = {"GET /sign-in", "POST /sign-in", "POST /sign-in/out", "GET /sign-in/{link}",
            "POST /sign-in/{link}",
