@@ -29,7 +29,7 @@ class Stage(Enum):
     ASSIGNED = "assigned"
     DOWNLOADING = "downloading"
     VERIFIED = "verified"
-    """Statement and manifest are the ones that were signed and assigned."""
+    """The manifest is what was signed and assigned."""
     COMPATIBLE = "compatible"
     """A variant fits this device; its files are being fetched."""
     STAGED = "staged"
