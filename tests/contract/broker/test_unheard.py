@@ -35,7 +35,7 @@ async def make_link(broker, hold, tmp_path):
         context = hold(holds).context
         link = Link(
             SiteId("jfk"), DeviceId(device), spool, lambda: (access, context), lambda: b"{}",
-            lambda payload: None, lambda payload: None, lambda: None,
+            lambda payload: None, lambda payload: None, lambda topic, payload: None, lambda: None,
         )  # fmt: skip
         tasks.append(asyncio.create_task(link.run()))
         return link, spool
