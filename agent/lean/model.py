@@ -8,22 +8,17 @@ import time
 from array import array
 from typing import Any
 
-import msgspec
-
 from agent.lean.engine import LeanEngine
 from agent.lean.statistics import Accumulator, Profiler
 from agent.lean.steps import Row, fill_missing, is_supported, postprocess, preprocess
-from agent.runtime_error import RuntimeLoadError
 from agent.workers import frames
-from agent.workers.frames import Kind
-from agent.workers.order import LoadOrder, Release, facts_of, labels_of, middle_of
+from agent.workers.loaded import WARM_UP_RUNS, Counter, LoadedModel
+from agent.workers.order import LoadOrder, Release, middle_of
 from shoal.tflite.reader import read_model
 
-WARM_UP_RUNS = 5
 
-
-class LeanModel:
-    """One loaded model with its contract and the statistics of the window under way."""
+class LeanModel(LoadedModel):
+    """On the TensorFlow Lite C library, with lists for arrays."""
 
     @staticmethod
     def fits(release: Release) -> bool:
@@ -31,42 +26,24 @@ class LeanModel:
         return release.variant.runtime == "tflite" and is_supported(release.contract)
 
     def __init__(self, release: Release, order: LoadOrder) -> None:
-        self._release, self.contract = release, release.contract
         path = release.model_path()
         read_model(path.read_bytes(), f"{path.name[:12]}…")  # before a library follows its offsets
         self.engine = LeanEngine(path, order.num_threads)
-        release.check_width(self.engine.input_values)
-        self.labels = labels_of(self.contract)
-        self._label_index = {label: i for i, label in enumerate(self.labels)}
+        super().__init__(release, self.engine)
         self._limits = [
             (-math.inf if o.low is None else o.low, math.inf if o.high is None else o.high)
             for o in self.contract.outputs
         ]
-        self._features, self._outputs = self._accumulators()
-        self._rows = 0
-
-    def facts(self) -> dict[str, Any]:
-        """What the agent is told after loading."""
-        return facts_of(self.engine, self.labels)
-
-    def handle(self, kind: Kind, payload: frames.Bytes) -> tuple[Kind, bytes]:
-        """Answer a request that is no batch."""
-        if kind is Kind.STATISTICS:
-            return Kind.INFO, msgspec.json.encode(self.take_statistics())
-        if kind is Kind.GOLDEN:
-            return Kind.INFO, msgspec.json.encode(self.golden())
-        if kind is Kind.WARM_UP:
-            return Kind.INFO, msgspec.json.encode({"latency_p99_ms": self.warm_up()})
-        raise RuntimeLoadError(f"worker: unexpected frame {kind.name}")
+        baseline = release.baseline()
+        self._features = (
+            Profiler(*self._feature_fields(), baseline) if self.contract.profile_features else None
+        )
+        self._outputs = Accumulator(*self._output_fields(baseline))
 
     def infer(self, request: frames.InferRequest) -> frames.InferAnswer:
         """Run one micro-batch; context rows come first and were counted before."""
+        self._check_request(request)
         width, carried = request.width, request.carried
-        if width != len(self.contract.features):
-            raise RuntimeLoadError(
-                f"rows: expected {len(self.contract.features)} values, got {width}",
-                code="wrong-tensor",
-            )
         flat = array("f", bytes(request.values))
         rows: list[Row] = [flat[start : start + width] for start in range(0, len(flat), width)]
         self._rows += len(rows) - carried
@@ -113,15 +90,6 @@ class LeanModel:
                 status[usable_at[last]] = frames.NON_FINITE
         return outside
 
-    def take_statistics(self) -> dict[str, Any]:
-        """Everything counted since the last call."""
-        rows, self._rows = self._rows, 0
-        return {
-            "rows": rows,
-            "features": [] if self._features is None else self._features.take(),
-            "outputs": self._outputs.take(),
-        }
-
     def warm_up(self) -> float:
         """Run a few times on values that could be real; the slowest but the first, ms."""
         rows = [middle_of(self.contract)] * self.contract.window_rows
@@ -156,13 +124,5 @@ class LeanModel:
             "latency_p99_ms": times[math.ceil(0.99 * len(times)) - 1] * 1e3,
         }
 
-    def _accumulators(self) -> tuple[Profiler | None, Accumulator]:
-        contract, baseline = self.contract, self._release.baseline()
-        features = None
-        if contract.profile_features:
-            names = [f.name for f in contract.features]
-            features = Profiler(names, [(f.low, f.high) for f in contract.features], baseline)
-        known = {f.name: f.edges for f in baseline.outputs} if baseline else {}
-        names = [o.name for o in contract.outputs]
-        ranges = [(o.low, o.high) for o in contract.outputs]
-        return features, Accumulator(names, [known.get(n, []) for n in names], ranges)
+    def _counters(self) -> tuple[Counter | None, Counter]:
+        return self._features, self._outputs

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
-from typing import Any, Protocol
 
 import msgspec
 
@@ -17,26 +16,10 @@ from agent.runtime_error import RuntimeLoadError
 from agent.workers import frames
 from agent.workers.frames import Kind
 from agent.workers.limits import limit_address_space
+from agent.workers.loaded import LoadedModel
 from agent.workers.order import LoadOrder, Release
 from agent.workers.trim import trim_memory
 from shoal.errors import ShoalError
-
-
-class LoadedModel(Protocol):
-    """What answers frames after LOAD."""
-
-    def infer(self, request: frames.InferRequest) -> frames.InferAnswer:
-        """Run one micro-batch."""
-        ...
-
-    def facts(self) -> dict[str, Any]:
-        """What the agent is told after loading."""
-        ...
-
-    def handle(self, kind: Kind, payload: frames.Bytes) -> tuple[Kind, bytes]:
-        """Answer any other request."""
-        ...
-
 
 Load = Callable[[Release, LoadOrder], LoadedModel]
 
@@ -84,7 +67,7 @@ def serve(connection: socket.socket, region: memoryview, load: Load) -> None:
                 )
                 answer = (Kind.ANSWER, frames.encode_answer(model.infer(request)))
             else:
-                answer = model.handle(kind, payload)
+                answer = (Kind.INFO, model.handle(kind))
         except ShoalError as error:
             answer = (Kind.ERROR, json.dumps([error.code, error.sentence]).encode())
         except MemoryError:

@@ -6,57 +6,34 @@ import json
 import time
 from typing import Any
 
-import msgspec
 import numpy as np
 
-from agent.runtimes import Engine, RuntimeLoadError, load_engine
+from agent.runtimes import Engine, load_engine
 from agent.workers import frames
-from agent.workers.frames import Kind
-from agent.workers.order import LoadOrder, Release, facts_of, labels_of, middle_of
-from shoal.baseline import Baseline
-from shoal.protocol.manifest import Contract
+from agent.workers.loaded import WARM_UP_RUNS, Counter, LoadedModel
+from agent.workers.order import LoadOrder, Release, middle_of
 from shoal.statistics import Accumulator, Profiler
 from shoal.steps import Floats, fill_missing, postprocess, preprocess
 
-WARM_UP_RUNS = 5
 
-
-class Model:
-    """One loaded model with its contract and the statistics of the window under way."""
+class Model(LoadedModel):
+    """On any runtime, with numpy."""
 
     def __init__(self, release: Release, order: LoadOrder) -> None:
-        self._release, self.contract = release, release.contract
         path = release.model_path()
         self.engine: Engine = load_engine(release.variant.runtime, path, order.num_threads)
-        release.check_width(self.engine.input_values)
-        self.labels = labels_of(self.contract)
-        self._label_index = {label: i for i, label in enumerate(self.labels)}
+        super().__init__(release, self.engine)
         self._low = np.array([_or(o.low, -np.inf) for o in self.contract.outputs])
         self._high = np.array([_or(o.high, np.inf) for o in self.contract.outputs])
-        self._features, self._outputs = _accumulators(self.contract, release.baseline())
-        self._rows = 0
-
-    def facts(self) -> dict[str, Any]:
-        """What the agent is told after loading."""
-        return facts_of(self.engine, self.labels)
-
-    def handle(self, kind: Kind, payload: frames.Bytes) -> tuple[Kind, bytes]:
-        """Answer a request that is no batch."""
-        if kind is Kind.STATISTICS:
-            return Kind.INFO, msgspec.json.encode(self.take_statistics())
-        if kind is Kind.GOLDEN:
-            return Kind.INFO, msgspec.json.encode(self.golden())
-        if kind is Kind.WARM_UP:
-            return Kind.INFO, msgspec.json.encode({"latency_p99_ms": self.warm_up()})
-        raise RuntimeLoadError(f"worker: unexpected frame {kind.name}")
+        baseline = release.baseline()
+        self._features = (
+            Profiler(*self._feature_fields(), baseline) if self.contract.profile_features else None
+        )
+        self._outputs = Accumulator(*self._output_fields(baseline))
 
     def infer(self, request: frames.InferRequest) -> frames.InferAnswer:
         """Run one micro-batch; context rows come first and were counted before."""
-        if request.width != len(self.contract.features):
-            raise RuntimeLoadError(
-                f"rows: expected {len(self.contract.features)} values, got {request.width}",
-                code="wrong-tensor",
-            )
+        self._check_request(request)
         rows = np.frombuffer(request.values, "<f4").reshape(-1, request.width)
         fresh = rows[request.carried :]
         self._rows += len(fresh)
@@ -99,20 +76,8 @@ class Model:
             last = window * contract.stride_rows + contract.window_rows - 1 - carried
             status[usable_at[last]] = frames.NON_FINITE
 
-    def take_statistics(self) -> dict[str, Any]:
-        """Everything counted since the last call."""
-        rows, self._rows = self._rows, 0
-        return {
-            "rows": rows,
-            "features": [] if self._features is None else self._features.take(),
-            "outputs": self._outputs.take(),
-        }
-
     def warm_up(self) -> float:
-        """Run a few times on values that could be real, uncounted; the slowest but the first, ms.
-
-        The first invocation touches every page of the model, and no sample shall wait for that.
-        """
+        """Run a few times on values that could be real; the slowest but the first, ms."""
         middle = np.asarray(middle_of(self.contract), np.float32)
         rows = np.tile(middle, (self.contract.window_rows, 1))
         times = []
@@ -145,18 +110,8 @@ class Model:
             "latency_p99_ms": float(np.quantile(times, 0.99) * 1e3),
         }
 
-
-def _accumulators(
-    contract: Contract, baseline: Baseline | None
-) -> tuple[Profiler | None, Accumulator]:
-    known_out = {f.name: f.edges for f in baseline.outputs} if baseline else {}
-    features = None
-    if contract.profile_features:
-        names = [f.name for f in contract.features]
-        features = Profiler(names, [(f.low, f.high) for f in contract.features], baseline)
-    names = [o.name for o in contract.outputs]
-    ranges = [(o.low, o.high) for o in contract.outputs]
-    return features, Accumulator(names, [known_out.get(n, []) for n in names], ranges)
+    def _counters(self) -> tuple[Counter | None, Counter]:
+        return self._features, self._outputs
 
 
 def _or(value: float | None, otherwise: float) -> float:
