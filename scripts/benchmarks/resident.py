@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,6 @@ from pathlib import Path
 
 import msgspec
 from local_fleet import processes
-from local_fleet.agents import AgentSpec
 from local_fleet.fleet import LocalFleet
 from local_fleet.memory import pss_bytes, tree, tree_pss_bytes
 
@@ -28,8 +26,9 @@ from agent.installed import find_tflite_library
 from agent.introspect import C_LIBRARY, device_facts
 from agent.updater.wire import FetchRequest, Staged, decode_reply
 from benchmarks.figure import CannotMeasureError, Figure, Options, figure
-from benchmarks.models import resnet, small_model, write_rows
-from shoal.package import Package, write_package
+from benchmarks.models import resnet
+from benchmarks.serving import enrol_device, serving_release
+from shoal.package import Package
 from shoal.protocol.desired import Assignment
 
 MODEL_SECONDS = 120.0
@@ -76,9 +75,8 @@ def model_pss_c(options: Options) -> Figure:
 
 def updater_peak(options: Options) -> Figure:
     """Highest resident set of the update process that fetches and verifies a whole release."""
-    with _serving() as (fleet, package):
-        fleet.enrol([_spec("updater", fleet.folder, package)])
-        state = fleet.agents["updater"].folder / "state"
+    with serving_release() as (fleet, package):
+        state = enrol_device(fleet, package, "updater")
         runs = [_updater_peak(state, package) / 1e6 for _ in range(options.runs + 1)]
     return figure("updater_peak", "MB", runs[1:])
 
@@ -100,12 +98,12 @@ def _measure(options: Options) -> list[_Run]:
     """No warm-up: memory does not get better by it."""
     settle = options.scaled(60.0, 20.0)
     runs = 1 if options.quick else options.runs
-    with _serving() as (fleet, package):
+    with serving_release() as (fleet, package):
         return [_run(fleet, package, f"device-{number}", settle) for number in range(runs)]
 
 
 def _run(fleet: LocalFleet, package: Package, name: str, settle: float) -> _Run:
-    fleet.enrol([_spec(name, fleet.folder, package)])
+    enrol_device(fleet, package, name)
     child = fleet.start_agent(name)
     started = time.monotonic()
     fleet.wait_for(lambda: fleet.client.device(name)["online"] or None, 30.0, f"{name} online")
@@ -153,26 +151,6 @@ def _environment(name: str, value: str) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
-
-
-@contextmanager
-def _serving() -> Iterator[tuple[LocalFleet, Package]]:
-    """A controller that serves the release."""
-    with tempfile.TemporaryDirectory(prefix="shoal-bench-") as text:
-        folder = Path(text)
-        with LocalFleet(folder) as fleet:
-            package = small_model(folder, fleet.signer)
-            fleet.start_controller()
-            path = folder / "release.shoal"
-            write_package(package, path)
-            fleet.release(path)
-            yield fleet, package
-
-
-def _spec(name: str, folder: Path, package: Package) -> AgentSpec:
-    rows = write_rows(package, folder, 16)
-    source = {"kind": "tensor-file", "path": str(rows), "rate_hz": RATE_HZ, "loop": True}
-    return AgentSpec(name, "bench", models={package.manifest.model: {"source": source}})
 
 
 def _updater_peak(state: Path, package: Package) -> int:

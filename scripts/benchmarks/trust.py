@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import socket
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-from local_fleet.agents import AgentSpec
 from local_fleet.fleet import LocalFleet
 
 from agent.trust import TRUST_NAME, Trust, load_trust
@@ -20,8 +16,8 @@ from agent.updater.pace import Limits
 from agent.updater.session import Session
 from agent.updater.web import HttpTransport
 from benchmarks.figure import Figure, Options, figure, repeat
-from benchmarks.models import small_model, write_rows
-from shoal.package import Package, write_package
+from benchmarks.serving import enrol_device, serving_release
+from shoal.package import Package
 
 STAGED_SECONDS = 60.0
 POLL_SECONDS = 0.02
@@ -31,8 +27,8 @@ STAGED = "staged"
 
 def refresh_bytes(options: Options) -> Figure:
     """Bytes both ways, headers included, of a refresh that finds nothing new."""
-    with _serving() as (fleet, package):
-        state = _enrol(fleet, package, "refresh")
+    with serving_release() as (fleet, package):
+        state = enrol_device(fleet, package, "refresh")
         counter = Counter(load_trust(state).repository_url)
         (state / TRUST_NAME).write_bytes(msgspec.json.encode(Trust(counter.url)))
 
@@ -48,8 +44,8 @@ def refresh_bytes(options: Options) -> Figure:
 
 def refresh_time(options: Options) -> Figure:
     """Time of a refresh that finds nothing new, the start of its process aside."""
-    with _serving() as (fleet, package):
-        state = _enrol(fleet, package, "refresh")
+    with serving_release() as (fleet, package):
+        state = enrol_device(fleet, package, "refresh")
 
         def run() -> float:
             begun = time.perf_counter()
@@ -61,7 +57,7 @@ def refresh_time(options: Options) -> Figure:
 
 def enrol_to_first_release(options: Options) -> Figure:
     """From a token in the hand to a release, verified by TUF and director, on the disk."""
-    with _serving() as (fleet, package):
+    with serving_release() as (fleet, package):
         numbers = iter(range(1000))
         return figure(
             "enrol_to_first_release",
@@ -74,7 +70,7 @@ def _first_release(fleet: LocalFleet, package: Package, name: str) -> float:
     """The rollout is asked for as soon as the device is enrolled, while its agent starts."""
     manifest = package.manifest
     begun = time.perf_counter()
-    _enrol(fleet, package, name)
+    enrol_device(fleet, package, name)
     fleet.start_agent(name)
     created = fleet.client.create_rollout(
         {
@@ -102,27 +98,6 @@ def _first_release(fleet: LocalFleet, package: Package, name: str) -> float:
 def _refresh(state: Path) -> None:
     transports = [HttpTransport(load_trust(state).repository_url)]
     refresh(Session(state, Limits(), transports))
-
-
-def _enrol(fleet: LocalFleet, package: Package, name: str) -> Path:
-    rows = write_rows(package, fleet.folder, 16)
-    source = {"kind": "tensor-file", "path": str(rows), "rate_hz": 20.0, "loop": True}
-    fleet.enrol([AgentSpec(name, "bench", models={package.manifest.model: {"source": source}})])
-    return fleet.agents[name].folder / "state"
-
-
-@contextmanager
-def _serving() -> Iterator[tuple[LocalFleet, Package]]:
-    """A controller that serves a release."""
-    with tempfile.TemporaryDirectory(prefix="shoal-bench-") as text:
-        folder = Path(text)
-        with LocalFleet(folder) as fleet:
-            package = small_model(folder, fleet.signer)
-            fleet.start_controller()
-            path = folder / "release.shoal"
-            write_package(package, path)
-            fleet.release(path)
-            yield fleet, package
 
 
 class Counter:
