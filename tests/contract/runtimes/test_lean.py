@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from agent.installed import find_tflite_library
 from agent.introspect import prefers_c_library
 from agent.lean.model import LeanModel
 from agent.ports import LoadRefusedError
@@ -25,10 +24,7 @@ from shoal.protocol.steps import Clip, RawOutputs, Scale, Spectrum, Threshold
 from shoal.statistics import make_baseline
 from shoal.tflite.writer import write_int8
 
-pytestmark = [
-    pytest.mark.contract,
-    pytest.mark.skipif(find_tflite_library() is None, reason="needs the TFLite C library"),
-]
+pytestmark = pytest.mark.contract
 
 WIDTH = 6
 

@@ -28,7 +28,6 @@ from shoal.signing import FileSigner, KeyVerifier, key_id
 from shoal.tflite.writer import Dense, write_float32
 
 RELEASE = ("--name", "pump", "--model-version", "1.0.0", "--sequence", "1", "--epochs", "4")
-needs_runtime = pytest.mark.skipif(find_runtime() is None, reason="no TFLite runtime is installed")
 
 
 def run(*arguments: object) -> Result:
@@ -131,8 +130,7 @@ def test_trains_a_package_that_verifies_and_runs(tmp_path: Path, trained: Path, 
     package = read_package(trained)
     assert verify_package(package, KeyVerifier([FileSigner.load(key).public_key])).model == "pump"
     runtime = find_runtime()
-    if runtime is None:
-        pytest.skip("no TFLite runtime is installed")
+    assert runtime is not None
     rows = np.array([[20, 50], [20, 90]], np.float32)
     for variant in package.manifest.variants:
         model = TfliteModel(runtime, package.files[variant.file], variant.name)
@@ -149,9 +147,8 @@ def test_the_report_says_what_was_made(tmp_path: Path, key: Path) -> None:
     assert report["manifest_sha256"] == package.manifest_sha256
     assert [f.unit for f in package.manifest.contract.features] == ["l/min", ""]
     assert package.manifest.lineage.dataset == "pump.csv"
-    if find_runtime() is not None:
-        assert report["agreement"]["windows"] == 298
-        assert 0 <= report["agreement"]["same_label"] <= 1
+    assert report["agreement"]["windows"] == 298
+    assert 0 <= report["agreement"]["same_label"] <= 1
 
 
 def test_people_read_lines_and_no_progress_outside_a_terminal(tmp_path: Path, key: Path) -> None:
@@ -193,7 +190,6 @@ def test_same_data_and_seed_give_the_same_model(tmp_path: Path, key: Path, train
     assert read_package(tmp_path / "again.shoal").files == read_package(trained).files
 
 
-@needs_runtime
 def test_a_variant_that_devices_would_refuse_is_left_out(tmp_path: Path, key: Path) -> None:
     lines = [f"{i % 97},{2 * (i % 97)},{3 * (i % 97)}" for i in range(500)]  # scores all but zero
     data, out = tmp_path / "line.csv", tmp_path / "line.shoal"
@@ -366,7 +362,6 @@ def package_it(tmp_path: Path, key: Path) -> Callable[[str], list[object]]:
     return command
 
 
-@needs_runtime
 def test_packages_a_model_with_what_its_rows_show(
     tmp_path: Path, package_it: Callable[[str], list[object]]
 ) -> None:
@@ -385,7 +380,6 @@ def test_packages_a_model_with_what_its_rows_show(
     assert [one["missing"] for one in baseline["features"]] == [0, 2]
 
 
-@needs_runtime
 def test_labelled_rows_become_the_calibration_of_the_score(
     tmp_path: Path, package_it: Callable[[str], list[object]]
 ) -> None:
@@ -414,7 +408,6 @@ def test_packages_without_rows_and_says_so(
     assert "golden      none" in text
 
 
-@needs_runtime
 def test_a_variant_that_answers_otherwise_is_refused_unless_allowed(
     tmp_path: Path, package_it: Callable[[str], list[object]]
 ) -> None:
@@ -424,7 +417,6 @@ def test_a_variant_that_answers_otherwise_is_refused_unless_allowed(
     done(*package_it("golden_absolute = 1.5\n" + strict))
 
 
-@needs_runtime
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
