@@ -6,6 +6,7 @@ as python-tuf allows it.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,8 +47,9 @@ class MetadataFetcher(FetcherInterface):
         self.last = (name, bytes(data))
         return bytes(data)
 
+    @abstractmethod
     def _open(self, name: str, max_length: int) -> Iterator[bytes]:
-        raise NotImplementedError
+        """The document's bytes as they come."""
 
     def _fetch(self, url: str) -> Iterator[bytes]:  # python-tuf asks for it; it is not reached
         return self._open(url.removeprefix(BASE), 0)

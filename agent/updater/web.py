@@ -112,14 +112,8 @@ class _HttpConnection(http.client.HTTPConnection):
         self.sock = _Paced(self.sock, self._pace)
 
 
-class _HttpsConnection(http.client.HTTPSConnection):
-    def __init__(self, *arguments: Any, pace: Pace, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._pace = pace
-
-    def connect(self) -> None:
-        super().connect()
-        self.sock = _Paced(self.sock, self._pace)
+class _HttpsConnection(_HttpConnection, http.client.HTTPSConnection):
+    """The same: what `super` connects is TLS here."""
 
 
 class _Paced:

@@ -32,7 +32,7 @@ class TufSigner(TufSignerBase):
         cls, priv_key_uri: str, public_key: Key, secrets_handler: SecretsHandler | None = None
     ) -> TufSigner:
         """Not by URI: keys are opened where their passphrases are asked for."""
-        raise NotImplementedError
+        raise InvalidInputError(f"key {priv_key_uri[:80]!r}: keys are opened from their files")
 
 
 def tuf_key(public: PublicKey) -> SSlibKey:
