@@ -96,6 +96,14 @@ def test_new_rollout_shows_what_it_would_do_first(operator):
     expect(operator.get_by_role("button", name="Start this rollout")).to_be_visible()
 
 
+def test_settings_say_when_what_is_signed_ends(operator):
+    operator.goto("/settings")
+    rows = operator.locator("section, .card").filter(has_text="who signs what devices run")
+    for role, words in (("root", "in 365 days"), ("timestamp", "in 24 h")):
+        row = rows.locator("tr", has_text=role).first
+        expect(row.get_by_text(words)).to_be_visible()
+
+
 def test_two_tabs_share_one_connection(fleet, chromium, new_page):
     first = new_page()
     first.goto("/")

@@ -88,11 +88,14 @@
   // Times
 
   function ago(seconds) {
-    if (seconds < 2) return "just now";
-    if (seconds < 100) return `${Math.round(seconds)} s ago`;
-    if (seconds < 6000) return `${Math.round(seconds / 60)} min ago`;
-    if (seconds < 172800) return `${Math.round(seconds / 3600)} h ago`;
-    return `${Math.round(seconds / 86400)} days ago`;
+    // another clock may be a minute ahead of ours; what is further away lies in the future
+    if (seconds < 2 && seconds > -60) return "just now";
+    const size = Math.abs(seconds);
+    const [count, unit] =
+      size < 100 ? [size, "s"] : size < 6000 ? [size / 60, "min"]
+      : size < 172800 ? [size / 3600, "h"] : [size / 86400, "days"];
+    const words = `${Math.round(count)} ${unit}`;
+    return seconds < 0 ? `in ${words}` : `${words} ago`;
   }
 
   function tellTimes(root) {
