@@ -4,7 +4,7 @@ Devices and the controller's processes have a listener each, since a listener be
 authority it is given: the fleet CA can name devices only, the broker CA only our own processes.
 
 mosquitto on its defaults loses acknowledged messages in a burst: Nagle's algorithm, 20 messages
-in flight and a queue of 1,000 together. `docs/operations/broker.md` explains each line.
+in flight and a queue of 1,000 together. `docs/how-to/broker.md` explains each line.
 
 >>> password_line("gw-1", "p" * 32).startswith("gw-1:$7$101$")
 True
@@ -55,7 +55,7 @@ def conf(settings: BrokerSettings) -> str:
     """The main configuration."""
     folder = settings.folder
     lines = [
-        "# Written by shoal-controller; docs/operations/broker.md explains each line.",
+        "# Written by shoal-controller; docs/how-to/broker.md explains each line.",
         *([f"user {settings.run_as}"] if settings.run_as else []),
         "per_listener_settings false",
         "allow_anonymous false",

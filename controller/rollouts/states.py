@@ -8,7 +8,7 @@ execution: queued → offered → accepted → downloading → staged → verify
            → rolling_back → rolled_back
            succeeded → reverted
 
-`docs/rollouts.md` has the same tables with their reasons; a test holds both together.
+`docs/explanation/rollouts.md` has the same tables with their reasons; a test holds both together.
 """
 
 from __future__ import annotations

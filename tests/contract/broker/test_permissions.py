@@ -78,7 +78,7 @@ async def test_never_publishes_a_last_will_on_behalf_of_another(connect):
 
 @pytest.mark.parametrize("broker_kind", ["mosquitto"])
 async def test_mosquitto_makes_the_user_name_the_client_id(connect):
-    """nats-server has no such rule; `docs/operations/broker.md` says what follows from that."""
+    """nats-server has no such rule; `docs/how-to/broker.md` says what follows from that."""
     owner = await connect("gw-1", clean=False)
     await owner.subscribe("shoal/v1/+/gw-1/desired")
 

@@ -1,4 +1,4 @@
-"""`docs/rollouts.md` and the code say the same about states, commands and options."""
+"""`docs/explanation/rollouts.md` and the code say the same about states, commands and options."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CODE = re.compile(r"`([^`]+)`")
 
 @pytest.fixture(scope="module")
 def document(repository_root):
-    return (repository_root / "docs" / "rollouts.md").read_text()
+    return (repository_root / "docs" / "explanation" / "rollouts.md").read_text()
 
 
 def _rows(document, heading):
