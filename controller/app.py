@@ -13,6 +13,7 @@ from controller.api import (
     enrolment,
     fleet,
     health,
+    metrics,
     people,
     problems,
     releases,
@@ -26,6 +27,7 @@ from controller.auth import authorise
 from controller.config import Settings
 from controller.database import create_tables, open_engine, reading
 from controller.identity.identities import load_identities
+from controller.metrics.requests import CountRequests
 from controller.people import tokens
 from controller.repository.director_key import load_director
 from controller.repository.keyring import Keyring
@@ -95,7 +97,9 @@ def build_app(services: Services) -> FastAPI:
         trust,
     ):
         app.include_router(module.router, prefix=API)
+    app.include_router(metrics.router)
     app.include_router(releases.repository)
     app.include_router(trust.repository)
+    app.add_middleware(CountRequests)  # innermost: it sees the route
     pages.install(app)
     return app

@@ -251,7 +251,8 @@ async def _roll_out(services: Services) -> None:
 
     async def work() -> None:
         began = time.monotonic()
-        active = await asyncio.to_thread(engine.tick)
+        with services.metrics.tick_seconds.time():
+            active = await asyncio.to_thread(engine.tick)
         least = ENGINE_SHARE * (
             time.monotonic() - began
         )  # a large rollout takes no core for itself

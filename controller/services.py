@@ -19,6 +19,8 @@ from controller.config import Settings
 from controller.drift.monitor import Monitor
 from controller.identity.gate import Gate
 from controller.identity.identities import Identities
+from controller.metrics.process import ProcessMetrics
+from controller.metrics.snapshot import Snapshots
 from controller.overview import Overview
 from controller.repository.director_key import DirectorKey
 from controller.repository.keyring import Keyring
@@ -96,11 +98,17 @@ class Services:
     """Whether each part that runs beside the web server is up."""
     clock: Callable[[], int] = wall_clock_ms
     """Milliseconds since 1970 UTC; a simulation has its own."""
+    metrics: ProcessMetrics = field(default_factory=ProcessMetrics)
+    """What this process counts for Prometheus."""
     overview: Overview = field(init=False)
     """The whole fleet at a glance, for pages and streams together."""
 
+    snapshots: Snapshots = field(init=False)
+    """What the database says to Prometheus, for all scrapes together."""
+
     def __post_init__(self) -> None:
         self.overview = Overview(self)
+        self.snapshots = Snapshots(self)
 
     def now_ms(self) -> int:
         """Milliseconds since 1970 UTC."""

@@ -55,6 +55,7 @@ NEEDS: dict[str, dict[str, str | None]] = {
         "list_rejections": VIEWER,
         "list_audit": OPERATOR,  # it names people
     },
+    "api.metrics": {"read_metrics": VIEWER},
     "api.people": {
         "list_users": ADMIN,
         "add_user": ADMIN,

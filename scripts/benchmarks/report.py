@@ -75,6 +75,7 @@ GOALS = {
     "visible_p99": Goal("≤", 2),
     "cost_growth": Goal("≤", 1.2),
     "cli_help": Goal("≤", 250),
+    "metrics_scrape_100k": Goal("≤", 250),
 }
 
 FOOTPRINT = {

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from benchmarks.figure import Figure, Options, figure, repeat
+from benchmarks.scraping import metrics_scrape_100k
 
 HELP_CALLS = 5
 
@@ -25,4 +26,4 @@ def cli_help(options: Options) -> Figure:
     return figure("cli_help", "ms", repeat(run, options))
 
 
-MEASUREMENTS = {"cli_help": cli_help}
+MEASUREMENTS = {"cli_help": cli_help, "metrics_scrape_100k": metrics_scrape_100k}
