@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 from controller.drift.sequential import Rule
 from controller.people.roles import ANONYMOUS_ROLES, GRANTED_ROLES
 from shoal.errors import InvalidInputError
+from shoal.ids import is_name
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 BROKER_MODES = ("auto", "mosquitto", "nats", "external")
-_SECTIONS = ("web", "broker", "enrolment", "drift", "alerts", "rollouts", "oidc")
+_SECTIONS = ("web", "broker", "enrolment", "drift", "alerts", "rollouts", "registry", "oidc")
 MAX_APPROVALS = 5
 _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -102,6 +103,27 @@ class RolloutSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """Names of releases, and how long releases are kept."""
+
+    approvals: int = 0
+    """How many other people must agree before an alias of `signed_off` moves."""
+    signed_off: str = "champion"
+    """The aliases that it holds for, with commas between."""
+    keep_last: int = 0
+    """Retention: so many releases a model stay besides those in use; 0: all."""
+
+    def approvals_for(self, alias: str) -> int:
+        """How many other people must agree before this alias moves."""
+        return self.approvals if alias in self.signed_off_aliases else 0
+
+    @property
+    def signed_off_aliases(self) -> frozenset[str]:
+        """The aliases that need a sign-off."""
+        return frozenset(one.strip() for one in self.signed_off.split(",") if one.strip())
+
+
+@dataclass(frozen=True, slots=True)
 class OidcSettings:
     """The OpenID provider that people may sign in at; without `issuer` there is none."""
 
@@ -132,6 +154,7 @@ class Settings:
     drift: DriftSettings = DriftSettings()
     alerts: AlertSettings = AlertSettings()
     rollouts: RolloutSettings = RolloutSettings()
+    registry: RegistrySettings = RegistrySettings()
     oidc: OidcSettings = field(default_factory=OidcSettings)
     offline_after_seconds: float = 180.0
     """A device not heard of for this long is shown offline."""
@@ -215,11 +238,15 @@ def load_settings(path: Path) -> Settings:
     rollouts = RolloutSettings(
         **_section(table.pop("rollouts", {}), "rollouts.", RolloutSettings, problems)
     )
+    registry = RegistrySettings(
+        **_section(table.pop("registry", {}), "registry.", RegistrySettings, problems)
+    )
     oidc = _oidc(table.pop("oidc", {}), problems)
     if not 0 <= rollouts.approvals <= MAX_APPROVALS:
         problems.append(
             f"rollouts.approvals: expected 0 to {MAX_APPROVALS}, got {rollouts.approvals}"
         )
+    problems += _registry_problems(registry)
     problems += _drift_problems(drift) + _identity_problems(broker, enrolment)
     if web.anonymous not in ANONYMOUS_ROLES:
         problems.append(f"web.anonymous: {web.anonymous!r} is none of {', '.join(ANONYMOUS_ROLES)}")
@@ -239,6 +266,7 @@ def load_settings(path: Path) -> Settings:
         drift=drift,
         alerts=alerts,
         rollouts=rollouts,
+        registry=registry,
         oidc=oidc,
         **top,
     )
@@ -277,6 +305,22 @@ def _oidc(table: Any, problems: list[str]) -> OidcSettings:
         if not found.client_secret_file:
             problems.append("oidc.client_secret_file: is missing")
     return replace(found, roles=roles)
+
+
+def _registry_problems(registry: RegistrySettings) -> list[str]:
+    problems = []
+    if not 0 <= registry.approvals <= MAX_APPROVALS:
+        problems.append(
+            f"registry.approvals: expected 0 to {MAX_APPROVALS}, got {registry.approvals}"
+        )
+    if registry.keep_last < 0:
+        problems.append(f"registry.keep_last: expected 0 or more, got {registry.keep_last}")
+    problems += [
+        f"registry.signed_off: {one!r} is no name of an alias"
+        for one in sorted(registry.signed_off_aliases)
+        if not is_name(one)
+    ]
+    return problems
 
 
 def _drift_problems(drift: DriftSettings) -> list[str]:

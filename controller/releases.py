@@ -16,7 +16,7 @@ from controller import audit
 from controller.database import reading, writing
 from controller.errors import ConflictError, NotFoundError
 from controller.ingest.write import upsert
-from controller.schema import device_models, files, published_releases, releases
+from controller.schema import aliases, device_models, files, published_releases, releases
 from controller.services import Services
 from shoal.errors import UntrustedError
 from shoal.package import Package, read_package, verify_package
@@ -25,6 +25,8 @@ from shoal.protocol.envelope import encode_envelope
 Document = dict[str, Any]
 
 PENDING, RELEASED, WITHDRAWN = "pending-signature", "released", "withdrawn"
+RETIRED = "retired"
+"""Its model files may be gone (`registry.retention`)."""
 
 
 def publish(services: Services, path: Path, actor: str) -> Document:
@@ -46,6 +48,8 @@ def publish(services: Services, path: Path, actor: str) -> Document:
     with writing(services.engine) as connection:
         if not _known(connection, package):
             _insert(connection, package, services.now_ms(), actor)
+            for data in package.files.values():  # retention may have deleted one meanwhile
+                services.artifacts.put(data)
         return get_release(connection, package.manifest.model, package.manifest.version)
 
 
@@ -64,6 +68,13 @@ def _known(connection: Connection, package: Package) -> bool:
             f"release {name}: is published with manifest {found[:12]}…, "
             f"this one is {package.manifest_sha256[:12]}…; give it another version",
             code="version-taken",
+        )
+    named = (aliases.c.model == manifest.model) & (aliases.c.alias == manifest.version)
+    if connection.scalar(select(aliases.c.alias).where(named)) is not None:
+        raise ConflictError(
+            f"release {name}: {manifest.model}@{manifest.version} is an alias; give it another "
+            "version",
+            code="version-is-an-alias",
         )
     query = select(func.max(releases.c.sequence)).where(releases.c.model == manifest.model)
     highest = connection.scalar(query) or 0
@@ -192,6 +203,8 @@ def _brief(row: RowMapping) -> Document:
 
 
 def _state(row: RowMapping) -> str:
+    if row["retired_ms"] is not None:
+        return RETIRED
     if row["withdrawn_ms"] is not None:
         return WITHDRAWN
     return PENDING if row["released_ms"] is None else RELEASED

@@ -8,7 +8,9 @@ from fastapi import APIRouter, Body, Query
 
 from controller.api.common import Actor, Asking, Document, Name, OfServices, Reading, items
 from controller.api.json_body import JsonRoute
+from controller.database import reading
 from controller.people.person import Person
+from controller.registry.aliases import resolve_specification
 from controller.rollouts import drawing, looks, opting, service
 from controller.rollouts.values import parse_specification
 from controller.saved_selectors import moment
@@ -31,13 +33,19 @@ def preview_rollout(
     specification: Specified, services: OfServices, connection: Reading
 ) -> Document:
     """What a rollout would do now, without doing it."""
-    return drawing.preview(connection, parse_specification(specification), moment(services))
+    resolved = resolve_specification(connection, specification)
+    return drawing.preview(connection, parse_specification(resolved), moment(services))
 
 
 @router.post("", status_code=201)
 def create_rollout(specification: Specified, services: OfServices, actor: Actor) -> Document:
-    """Create a rollout, and start it unless `start` is false."""
-    document = service.create(services, parse_specification(specification), actor)
+    """Create a rollout, and start it unless `start` is false.
+
+    `model` may be MODEL@ALIAS without a version: what it points at now is kept.
+    """
+    with reading(services.engine) as connection:
+        resolved = resolve_specification(connection, specification)
+    document = service.create(services, parse_specification(resolved), actor)
     services.rollouts_changed.ring()
     return document
 

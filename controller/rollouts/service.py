@@ -13,6 +13,7 @@ from controller import audit
 from controller.database import reading, writing
 from controller.errors import ConflictError, ForbiddenError, NotFoundError
 from controller.ingest.write import upsert
+from controller.people.another import is_own
 from controller.people.person import Person
 from controller.rollouts import store
 from controller.rollouts.approvals import START, awaited
@@ -44,7 +45,6 @@ from controller.rollouts.values import (
 )
 from controller.saved_selectors import moment
 from controller.schema import (
-    api_tokens,
     approvals,
     executions,
     releases,
@@ -199,10 +199,7 @@ def _check_another(connection: Connection, rollout: str, person: Person) -> None
     row = connection.execute(
         select(rollouts.c.created_by, rollouts.c.started_by).where(rollouts.c.rollout == rollout)
     ).one()
-    names = {row.created_by, row.started_by} - {""}
-    owners = select(api_tokens.c.owner).where(api_tokens.c.name.in_(names))
-    own = names | set(connection.scalars(owners)) - {""}
-    if {person.name, person.owner} & own:
+    if is_own(connection, {row.created_by, row.started_by}, person):
         raise ForbiddenError(
             f"rollout {rollout}: {person.name} has created or started it; another person decides",
             code="same-person",

@@ -102,6 +102,8 @@ class Options(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     on_failure: Literal["rollback", "pause"] = "rollback"
     gates: ChosenGates | None = None
     """None: the manifest's."""
+    resolved_from: Annotated[str, Meta(max_length=130)] = ""
+    """MODEL@ALIAS, where an alias named the release."""
 
 
 class Specification(Options, kw_only=True, frozen=True, forbid_unknown_fields=True):

@@ -31,6 +31,11 @@ from controller.schema.people import (
     sign_in_attempts,
     users,
 )
+from controller.schema.registry import (
+    alias_changes,
+    alias_decisions,
+    aliases,
+)
 from controller.schema.releases import (
     files,
     published_releases,
@@ -64,6 +69,9 @@ from controller.schema.watching import (
 __all__ = [
     "admissions",
     "alerts",
+    "alias_changes",
+    "alias_decisions",
+    "aliases",
     "api_tokens",
     "approvals",
     "assignments",
