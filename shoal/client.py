@@ -239,6 +239,41 @@ class Client:
         except OSError as error:
             raise InvalidInputError(f"package {package}: {error.strerror}") from error
 
+    # registry
+
+    def aliases(self, model: str | None = None) -> list[Document]:
+        """Where every alias points, of one model or of all."""
+        return self._items("/aliases", {"model": model})
+
+    def set_alias(self, model: str, alias: str, version: str, **options: str | None) -> Document:
+        """Point an alias at a release; `reason`, `expect` (where it points now).
+
+        The change is `waiting` where another person must agree first.
+        """
+        body = {"version": version} | options
+        return self._send("PUT", f"/models/{model}/aliases/{alias}", json=body)
+
+    def remove_alias(self, model: str, alias: str, reason: str = "") -> Document:
+        """Take an alias away."""
+        path = f"/models/{model}/aliases/{alias}"
+        return self._send("DELETE", path, params={"reason": reason})
+
+    def alias_changes(self, **query: str | None) -> Iterator[Document]:
+        """Every move of aliases, newest first; `model`, `alias`, `state`."""
+        return self._pages("/alias-changes", query)
+
+    def decide_alias_change(self, change: int, verb: str, reason: str = "") -> Document:
+        """`verb` is approve, reject or withdraw."""
+        return self._send("POST", f"/alias-changes/{change}/{verb}", json={"reason": reason})
+
+    def card(self, model: str, reference: str) -> Document:
+        """The model card of a version, or of what an alias points at: `markdown`, `html`."""
+        return self._get(f"/models/{model}/releases/{reference}/card")
+
+    def lineage(self, model: str) -> Document:
+        """What the model's releases were made from: `nodes` and `edges`."""
+        return self._get(f"/models/{model}/lineage")
+
     # the TUF repository
 
     def trust(self) -> Document:

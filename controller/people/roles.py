@@ -64,6 +64,18 @@ NEEDS: dict[str, dict[str, str | None]] = {
         "create_api_token": ADMIN,
         "revoke_api_token": ADMIN,
     },
+    "api.registry": {
+        "list_aliases": VIEWER,
+        "move_alias": RELEASER,
+        "remove_alias": RELEASER,
+        "list_alias_changes": VIEWER,
+        "read_alias_change": VIEWER,
+        "approve_alias_change": RELEASER,  # another person than who asked: `registry.signoff`
+        "reject_alias_change": RELEASER,
+        "withdraw_alias_change": RELEASER,
+        "read_card": VIEWER,
+        "read_lineage": VIEWER,
+    },
     "api.releases": {
         "list_models": VIEWER,
         "read_model": VIEWER,

@@ -14,6 +14,7 @@ from shoal.cli import (
     enrolment_token,
     evaluate,
     fleet,
+    model,
     profiles,
     release,
     rollout,
@@ -35,6 +36,7 @@ app.add_typer(alert.app, name="alert")
 app.add_typer(audit.app, name="audit")
 app.add_typer(device.app, name="device")
 app.add_typer(enrolment_token.app, name="enrolment-token")
+app.add_typer(model.app, name="model")
 app.add_typer(profiles.app, name="profiles")
 app.add_typer(release.app, name="release")
 app.add_typer(rollout.app, name="rollout")

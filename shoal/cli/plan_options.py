@@ -11,8 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-Model = Annotated[str, typer.Argument(help="The model's name.")]
-Version = Annotated[str, typer.Argument(help="The release to move to.")]
+Model = Annotated[str, typer.Argument(help="The model's name, or MODEL@ALIAS.")]
+Version = Annotated[
+    str | None, typer.Argument(help="The release to move to; not with MODEL@ALIAS.")
+]
 Selector = Annotated[str, typer.Option(help="Which devices: * or e.g. 'site:ulm not tag:lab'.")]
 Waves = Annotated[
     list[str] | None,
@@ -57,7 +59,7 @@ Continuous = Annotated[
 ]
 OnFailure = Annotated[str | None, typer.Option(help="rollback (the default), or pause.")]
 
-_REQUIRED: dict[str, Any] = {"model": Model, "version": Version}
+_NAMED: dict[str, Any] = {"model": (Model, Parameter.empty), "version": (Version, None)}
 _OPTIONAL: dict[str, tuple[Any, str]] = {
     "wave": (Waves, "waves"),
     "soak_seconds": (Seconds, "soak_seconds"),
@@ -81,8 +83,8 @@ _OPTIONAL: dict[str, tuple[Any, str]] = {
 
 _PARAMETERS = [
     *(
-        Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, annotation=kind)
-        for name, kind in _REQUIRED.items()
+        Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, annotation=kind, default=default)
+        for name, (kind, default) in _NAMED.items()
     ),
     Parameter("selector", Parameter.POSITIONAL_OR_KEYWORD, annotation=Selector, default="*"),
     *(
@@ -123,7 +125,7 @@ def make_specification(plan: dict[str, Any]) -> dict[str, Any]:
     """What was given on the command line, as the API takes it; what was not is left out. Pure."""
     from shoal.waves import parse_waves
 
-    found = {name: plan[name] for name in (*_REQUIRED, "selector") if name in plan}
+    found = {name: plan[name] for name in (*_NAMED, "selector") if plan.get(name) is not None}
     for name, (_, field) in _OPTIONAL.items():
         value = plan[name]
         if value not in (None, []):

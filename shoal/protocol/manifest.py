@@ -293,6 +293,10 @@ class ModelCard(Struct, kw_only=True, frozen=True):
     limits: str = ""
     licence: str = ""
     metrics: dict[str, float] = {}
+    owner: str = ""
+    training_data: str = ""
+    text: str = ""
+    """More, as Markdown."""
 
 
 class Lineage(Struct, kw_only=True, frozen=True):
@@ -305,6 +309,10 @@ class Lineage(Struct, kw_only=True, frozen=True):
     parent: str = ""
     converter: str = ""
     seed: int | None = None
+    source: str = ""
+    """Where the model itself came from, e.g. an MLflow URI with its run."""
+    libraries: dict[str, str] = {}
+    """Versions of what trained and packaged it."""
 
 
 class Manifest(Struct, kw_only=True, frozen=True):

@@ -20,7 +20,7 @@ VALUES = {
     "digest": "0" * 64, "sequence": "1", "number": "1", "command": "c-1",
     "user": "ann", "token": "k-1", "what": "disable", "link": "x", "wanted": "gw-1",
     "fingerprint": "0" * 64,
-    "name": "app.css",
+    "name": "app.css", "alias": "champion", "change": "1",
 }  # fmt: skip
 OPEN = {
     "GET /health", "POST /enrolments", "POST /renewals",
@@ -46,6 +46,11 @@ RELEASERS = {
     "POST /trust",
     "POST /rollouts/{rollout}/approve",
     "POST /rollouts/{rollout}/reject",
+    "PUT /models/{model}/aliases/{alias}",
+    "DELETE /models/{model}/aliases/{alias}",
+    "POST /alias-changes/{change}/approve",
+    "POST /alias-changes/{change}/reject",
+    "POST /alias-changes/{change}/withdraw",
 }
 PEOPLE = ("/users", "/api-tokens", "/settings/users", "/settings/tokens")
 
