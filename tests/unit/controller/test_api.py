@@ -21,6 +21,7 @@ OPEN = {"/api/v1/health", "/api/v1/enrolments", "/api/v1/renewals",
         "/repository/files/{digest}", "/repository/metadata/{name}"}  # fmt: skip
 UNSAFE = "/api/v1/stream"  # never ends; tested with a real server
 VALUES = {
+    "alias": "champion", "change": "1",
     "device": "gw-1", "kind": "windows", "model": "pump", "version": "1.0", "rollout": "r-1",
     "scope": "device", "subject": "gw-1",
     "verb": "pause", "digest": "0" * 64, "sequence": "1", "number": "1", "command": "c-1",
@@ -106,7 +107,9 @@ def test_every_reading_route_answers(with_pump, operator):
             continue
         query = "?model=pump" if path.endswith("/drift") else ""
         answer = with_pump.get(path.format(**VALUES) + query, headers=operator)
-        nothing_yet = path.endswith(("/drift", "/alerts/{number}", "/{command}", "/{name}"))
+        nothing_yet = path.endswith(
+            ("/drift", "/alerts/{number}", "/{command}", "/{name}", "/{change}")
+        )
         expected = 404 if nothing_yet else 200
         assert answer.status_code == expected, f"{path}: {answer.text}"
 

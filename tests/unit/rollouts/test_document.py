@@ -62,7 +62,11 @@ def test_document_has_every_verb_with_the_states_it_may_be_used_in(document):
 def test_document_has_every_option_with_its_default(document):
     rows = _rows(document, "What can be set")
     written = {CODE.findall(name)[0]: default for name, default, _ in rows}
-    assert set(written) == set(Specification.__struct_fields__) - {"model", "version"}
+    assert set(written) == set(Specification.__struct_fields__) - {
+        "model",
+        "version",
+        "resolved_from",
+    }
     specification = Specification(model="m", version="1")
     for name, default in written.items():
         value = getattr(specification, name)
