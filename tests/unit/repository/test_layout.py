@@ -55,7 +55,8 @@ def test_every_extra_belongs_to_something(project):
 
 
 @pytest.mark.parametrize(
-    "name", ["demo", "test", "check", "bench", "lock", "release", "audit", "lib/setup.sh"]
+    "name",
+    ["demo", "test", "check", "bench", "lock", "release", "audit", "reference", "lib/setup.sh"],
 )
 def test_script_is_executable_and_stops_at_the_first_error(repository_root, name):
     path = repository_root / "scripts" / name
