@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI
 from controller.api import (
     alerts,
     commands,
+    drift,
     enrolment,
     fleet,
     health,
@@ -87,6 +88,7 @@ def build_app(services: Services) -> FastAPI:
     for module in (
         health,
         commands,
+        drift,
         fleet,
         releases,
         registry,

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, select
 
 from controller import schema
 from controller.artifacts import Artifacts
+from controller.audit_check import ChainCheck
 from controller.broker import Broker
 from controller.config import Settings
 from controller.drift.monitor import Monitor
@@ -92,6 +93,8 @@ class Services:
     """Where people may sign in, other than here."""
     drift_monitor: Monitor | None = None
     """Knows what each channel's standing is, where it runs in this process."""
+    audit_check: ChainCheck = field(default_factory=ChainCheck)
+    """How far the audit log's chain is checked, for all who look."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """The service is to end: streams close."""
     parts: dict[str, bool] = field(default_factory=dict)

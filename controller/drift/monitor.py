@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, desc, func, select
 
 from controller.artifacts import Artifacts
 from controller.database import reading, writing
-from controller.drift import alerts
+from controller.drift import alerts, courses
 from controller.drift.channels import OF_FEATURES, OF_OUTPUTS, OF_PROJECTIONS, channels_of, in_words
 from controller.drift.compare import merge_fields
 from controller.drift.sequential import Rule
@@ -66,6 +66,7 @@ class Monitor:
         self._judged: dict[str, int] = {}
         self._releases: dict[tuple[str, str], int] = {}
         self._sites: dict[str, str] = {}
+        self._courses: list[dict[str, Any]] = []
         self._last_id: int | None = None
         self._since_stored = 0
 
@@ -164,6 +165,7 @@ class Monitor:
 
     def _judge(self, model: str, number: int, bucket: _Bucket) -> list[tuple[Key, Finding]]:
         reported: dict[Key, dict[str, Reported]] = {}
+        digests: dict[str, str] = {}
         for device, rows in bucket.rows.items():
             newest = rows[-1]
             own = [row for row in rows if row.baseline == newest.baseline]
@@ -173,6 +175,7 @@ class Monitor:
                 log.warning("event=no-baseline device=%s error=%r", device, error.sentence)
                 continue
             self._note_release(model, device, newest.release_sequence, keys)
+            digests[device] = newest.baseline
             for family, key in keys.items():
                 column = "outputs" if family == "outputs" else "features"
                 fields = merge_fields([getattr(row, column) for row in own])
@@ -186,7 +189,20 @@ class Monitor:
             watch = self._watches[key]
             if watch.number is None or number > watch.number:
                 found += [(key, one) for one in watch.take(number, devices_of)]
+                self._describe(key, number, devices_of, digests)
         return found
+
+    def _describe(
+        self, key: Key, number: int, reported: dict[str, Reported], digests: dict[str, str]
+    ) -> None:
+        """Keep what the drift page shows of a bucket until it is written."""
+        baselines = {
+            digest: {one.name: one for one in (*found.features, *found.outputs, *found.projections)}
+            for digest in set(digests.values())
+            for found in [self._artifacts.baseline(digest)]
+        }
+        places = self._watches[key].survey(reported)
+        self._courses += courses.describe(key, number, places, reported, baselines, digests)
 
     def _families(self, model: str, digest: str) -> dict[str, Key]:
         """The watches that statistics in the bins of a baseline belong to."""
@@ -222,9 +238,10 @@ class Monitor:
     def _tell(self, found: list[tuple[Key, Finding]], now_ms: int) -> None:
         with reading(self._engine) as connection:
             waiting = alerts.accepted(connection)
-        if not found and not waiting:
+        if not found and not waiting and not self._courses:
             return
         with writing(self._engine) as connection:
+            self._store_courses(connection, now_ms)
             for key, one in found:
                 document = _document(key, one, self.rule, _unit(connection, key[0], one))
                 if one.drifting:
@@ -235,6 +252,14 @@ class Monitor:
             for alert in waiting:
                 self._accept(alert)
                 alerts.end_accepted(connection, alert["id"], now_ms)
+
+    def _store_courses(self, connection: Connection, now_ms: int) -> None:
+        """Bucket by bucket, so that each has its point."""
+        rows, self._courses = self._courses, []
+        bucket_ms = self.rule.bucket_seconds * 1000
+        for number in sorted({row["number"] for row in rows}):
+            own = [row for row in rows if row["number"] == number]
+            courses.store(connection, own, bucket_ms, now_ms)
 
     def _accept(self, alert: dict[str, Any]) -> None:
         for (model, family), watch in self._watches.items():

@@ -52,6 +52,28 @@ class Finding:
     since_number: int
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How one field does at a site, or in the fleet, by the newest bucket."""
+
+    site: str
+    """`FLEET` for all devices."""
+    field: str
+    devices: int
+    """How many reported."""
+    drifting: int
+    """How many of them drift."""
+    standing: str
+    """Drifting when the place's own chart or that of any device says so."""
+    kind: str
+    """The channel whose chart is highest."""
+    level: float | None
+    """That chart as a share of its limit; None before any is judged."""
+    since_number: int | None
+    worst_device: str
+    """The device whose chart is highest; "" where it is the place's own."""
+
+
 class Watch:
     """The detectors of one family of channels (a model's inputs, or its outputs)."""
 
@@ -63,6 +85,7 @@ class Watch:
         self._groups: dict[str, int] = {}
         self._drifting: dict[tuple[str, str], NDArray[np.bool_]] = {}
         self._latest: Step | None = None
+        self._latest_group: Step | None = None
         self._devices = Detector(rule, *limits(channels))
         self._group = Detector(rule, *group_limits(len(channels)))
 
@@ -117,6 +140,56 @@ class Watch:
             for one, code in zip(self.channels, codes, strict=True)
         }
 
+    def survey(self, reported: Mapping[str, Reported]) -> list[Place]:
+        """How every field does at every place that reported in the newest bucket."""
+        if self._latest is None or self._latest_group is None:
+            return []
+        members: dict[str, list[int]] = {FLEET: []}
+        for name, one in reported.items():
+            members[FLEET].append(self._index[name])
+            if one.site != FLEET:
+                members.setdefault(one.site, []).append(self._index[name])
+        names = self.devices
+        fields: dict[str, list[int]] = {}
+        for column, channel in enumerate(self.channels):
+            fields.setdefault(channel.field, []).append(column)
+        return [
+            self._place(site, field, rows, columns, names)
+            for site, rows in members.items()
+            for field, columns in fields.items()
+        ]
+
+    def _place(
+        self, site: str, field: str, rows: list[int], columns: list[int], names: list[str]
+    ) -> Place:
+        assert self._latest is not None
+        assert self._latest_group is not None
+        own, group = self._latest, self._latest_group
+        here = np.ix_(rows, columns)
+        place = np.ix_([self._groups[site]], columns)
+        codes = np.concatenate([group.standing[place], own.standing[here]])
+        judged = (codes == Standing.WATCHING) | (codes == Standing.DRIFTING)
+        levels = np.abs(np.concatenate([group.level[place], own.level[here]]))
+        levels = np.where(judged, levels, -1.0)
+        row, column = np.unravel_index(int(levels.argmax()), levels.shape)
+        drifting = codes == Standing.DRIFTING
+        if drifting.any():
+            row, column = np.unravel_index(
+                int(np.where(drifting, levels, -1.0).argmax()), levels.shape
+            )
+        since = np.concatenate([group.since[place], own.since[here]])[row, column]
+        return Place(
+            site=site,
+            field=field,
+            devices=len(rows),
+            drifting=int(drifting[1:].any(axis=1).sum()),
+            standing=_worst(codes),
+            kind=self.channels[columns[int(column)]].kind.value,
+            level=float(levels[row, column]) if judged.any() else None,
+            since_number=int(since) if drifting.any() else None,
+            worst_device=names[rows[int(row) - 1]] if row and judged.any() else "",
+        )
+
     def _matrix(self, reported: Mapping[str, Reported]) -> tuple[Array, ...]:
         values = np.full((len(self._index), len(self.channels)), np.nan)
         weights = np.zeros(len(self._index))
@@ -150,7 +223,7 @@ class Watch:
                 own = np.where(step.counted[rows], step.residual[rows], np.nan)
                 values[self._groups[name]] = trimmed_mean(own)
                 weights[self._groups[name]] = len(rows) * self.rule.min_rows
-        found = self._group.step(number, values, weights)
+        found = self._latest_group = self._group.step(number, values, weights)
         return self._changes("group", list(self._groups), found, values)
 
     def _changes(self, scope: str, names: list[str], step: Step, values: Array) -> list[Finding]:
@@ -231,6 +304,14 @@ class Watch:
         if (found._devices.rows, found._group.rows) != (len(found._index), len(found._groups)):
             raise ValueError("drift state: names and rows differ")
         return found
+
+
+def _worst(codes: NDArray[np.int8]) -> str:
+    """One word for many channels: what matters most of what is true of any."""
+    for one in (Standing.DRIFTING, Standing.WATCHING, Standing.UNCALIBRATED):
+        if (codes == one).any():
+            return one.name.lower()
+    return Standing.LEARNING.name.lower()
 
 
 def limits(channels: Sequence[Channel]) -> tuple[Array, Array]:

@@ -35,6 +35,7 @@ NEEDS: dict[str, dict[str, str | None]] = {
         "read_options": VIEWER,
         "change_options": OPERATOR,
     },
+    "api.drift": {"list_drift": VIEWER},
     "api.enrolment": {
         "create_token": OPERATOR,
         "list_tokens": OPERATOR,
@@ -116,7 +117,9 @@ NEEDS: dict[str, dict[str, str | None]] = {
     },
     "web.alert_page": {"show_alerts": VIEWER, "acknowledge": OPERATOR},
     "web.assets": {"serve": OPEN},
+    "web.audit_page": {"show_audit": OPERATOR, "export_audit": OPERATOR},
     "web.device_page": {"show_device": VIEWER, "read_series": VIEWER, "revoke": OPERATOR},
+    "web.drift_page": {"show_drift": VIEWER},
     "web.fleet_page": {"show_fleet": VIEWER},
     "web.model_pages": {
         "show_models": VIEWER,

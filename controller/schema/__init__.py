@@ -63,6 +63,7 @@ from controller.schema.telemetry import (
 )
 from controller.schema.watching import (
     alerts,
+    drift_courses,
     drift_states,
 )
 
@@ -85,6 +86,7 @@ __all__ = [
     "device_models",
     "device_options",
     "devices",
+    "drift_courses",
     "drift_states",
     "enrolment_tokens",
     "events",

@@ -8,6 +8,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Float,
+    Index,
     LargeBinary,
     String,
     Table,
@@ -62,6 +63,8 @@ device_models = Table(
     Column("drift", Float),  # largest noise-corrected PSI of any feature in the last windows
     Column("drift_feature", String(80)),
     Column("updated_ms", BigInteger),
+    Index("device_models_by_drift", "drift"),
+    Index("device_models_by_release", "model", "active_version", "device"),
 )
 
 device_options = Table(  # a few safe settings that travel in the desired state

@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Float,
+    Index,
     String,
     Table,
 )
@@ -77,6 +78,8 @@ audit = Table(  # hash-chained: each row's hash covers the row and the hash befo
     Column("data", JSON, nullable=False),
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
+    Index("audit_by_actor", "actor", "id"),
+    Index("audit_by_action", "action", "id"),
 )
 
 settings = Table(

@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     Index,
     Integer,
     LargeBinary,
@@ -51,4 +52,30 @@ drift_states = Table(  # what the sequential detectors have learned
     Column("number", BigInteger, nullable=False),  # last bucket judged
     Column("state", LargeBinary, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
+)
+
+drift_courses = Table(  # how each field does at each place: the drift page, never history
+    "drift_courses",
+    metadata,
+    Column("model", String(63), primary_key=True),
+    Column("family", String(20), primary_key=True),
+    Column("field", String(80), primary_key=True),
+    Column("site", String(63), primary_key=True),  # "" is the fleet
+    Column("rank", Float, nullable=False),  # worse is higher
+    Column("standing", String(20), nullable=False),
+    Column("kind", String(20), nullable=False),  # of the channel that is worst
+    Column("level", Float),  # its chart, as a share of the limit
+    Column("since_ms", BigInteger),  # when it began, about
+    Column("devices", Integer, nullable=False),
+    Column("drifting", Integer, nullable=False),
+    Column("worst_device", String(63), nullable=False),
+    Column("psi", Float),  # noise-corrected, against training
+    Column("effect", Float),  # shift of the mean in training's deviations
+    Column("mean", Float),
+    Column("baseline_mean", Float),
+    Column("missing_ratio", Float),
+    Column("points", JSON, nullable=False),  # [[ms, level, psi], …]
+    Column("bucket_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    Index("drift_courses_by_rank", "rank"),
 )

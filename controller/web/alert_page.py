@@ -51,7 +51,7 @@ def show_alerts(
         "query": query,
         "warnings": trust["warnings"],
     }
-    return page(request, "alerts.html", context, twin=with_query("/alerts", **query))
+    return page(request, "alerts.html", context, api=with_query("/alerts", **query))
 
 
 @router.post("/{number}/{verb}")

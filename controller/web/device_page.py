@@ -17,7 +17,7 @@ from controller.schema import events, executions, windows
 from controller.services import Services
 from controller.web import series
 from controller.web.forms import read_form
-from controller.web.histogram import draw_histogram
+from controller.web.histogram import Bar, draw_histogram
 from controller.web.refusals import PageRoute
 from controller.web.rendering import Acting, page, redirect
 
@@ -55,7 +55,8 @@ def show_device(
             connection, events, limit=EVENTS_SHOWN, device=device
         )
         context["executions"] = recent_executions(connection, device)
-    return page(request, "device.html", context, twin=f"/devices/{device}")
+    drawn = {"histograms": histograms(context.get("drift"))}
+    return page(request, "device.html", context, drawn=drawn, api=f"/devices/{device}")
 
 
 @router.get("/{device}/series")
@@ -96,16 +97,22 @@ def choose_model(models: list[dict[str, Any]], wanted: str | None) -> dict[str, 
 def statistics(
     connection: Connection, services: Services, device: str, chosen: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """The drift document with a histogram for each field, or why there is none."""
+    """The drift document, or why there is none."""
     if chosen is None:
         return {"drift": None, "no_drift": "No model has been reported yet."}
     try:
         drift = device_drift(connection, services.artifacts, device, chosen["model"])
     except NotFoundError as error:
         return {"drift": None, "no_drift": error.sentence}
-    for row in (*drift["features"], *drift["outputs"]):
-        row["histogram"] = draw_histogram(row["edges"], row["baseline_bins"], row["bins"])
     return {"drift": drift, "no_drift": ""}
+
+
+def histograms(drift: dict[str, Any] | None) -> dict[str, list[Bar]]:
+    """A drawing for each field. Pure."""
+    rows = [] if drift is None else [*drift["features"], *drift["outputs"]]
+    return {
+        row["name"]: draw_histogram(row["edges"], row["baseline_bins"], row["bins"]) for row in rows
+    }
 
 
 def recent_executions(connection: Connection, device: str) -> list[dict[str, Any]]:

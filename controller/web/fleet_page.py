@@ -17,6 +17,7 @@ from controller.services import Services
 from controller.web import tiles
 from controller.web.refusals import PageRoute
 from controller.web.rendering import page, with_query
+from controller.web.twin import wants_json
 from shoal.errors import InvalidInputError
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -42,17 +43,20 @@ def show_fleet(
     filters = {"site": site, "status": status, "model": model, "version": version, "q": q}
     part = request.query_params.get("part", "")
     context: dict[str, Any] = {"filters": filters, "cursor": cursor, "statuses": fleet.STATUSES}
+    drawn: dict[str, Any] = {}
     if part in ("", "live_counters", "live_map"):
         view = services.overview.read()
-        context |= {"fleet": view, "map": site_map(view)}
+        context |= worst_first(view)
+        if not wants_json(request):
+            drawn = {"fleet": view, "map": site_map(view)}
     if part in ("", "live_rollouts"):
         context["rollouts"] = recent_rollouts(connection, services.now_ms())
     if part in ("", "live_devices"):
         context |= _devices(services, connection, filters, cursor)
     if part == "":
         context["known_models"] = known_models(connection)
-    twin = with_query("/devices", **filters, cursor=cursor)
-    return page(request, "fleet.html", context, twin=twin)
+    api = with_query("/devices", **filters, cursor=cursor)
+    return page(request, "fleet.html", context, drawn=drawn, api=api)
 
 
 def _devices(
@@ -71,6 +75,14 @@ def _devices(
     except InvalidInputError as error:
         return {"devices": [], "following": None, "problem": error.sentence}
     return {"devices": found, "following": following, "problem": ""}
+
+
+def worst_first(view: FleetView) -> dict[str, Any]:
+    """Counters in all and at each site, the sites in the order of the map. Pure."""
+    sites = [
+        {"site": one.site, "trouble": one.trouble, "counters": one.counters} for one in view.sites
+    ]
+    return {"counters": view.counters, "total": view.total, "sites": sites}
 
 
 def site_map(view: FleetView) -> dict[str, Any]:

@@ -26,7 +26,7 @@ DEVICES_SHOWN = 60
 @router.get("")
 def show_models(request: Request, connection: Reading) -> Response:
     """All models."""
-    return page(request, "models.html", {"models": list_models(connection)}, twin="/models")
+    return page(request, "models.html", {"models": list_models(connection)}, api="/models")
 
 
 @router.get("/{model}")
@@ -35,7 +35,7 @@ def show_model(request: Request, model: str, connection: Reading) -> Response:
     found = [one for one in list_models(connection) if one["model"] == model]
     if not found:
         raise NotFoundError(f"model {model[:80]!r}: no release is published")
-    return page(request, "models.html", {"models": found}, twin=f"/models/{model}")
+    return page(request, "models.html", {"models": found}, api=f"/models/{model}")
 
 
 @router.get("/{model}/{version}")
@@ -53,7 +53,7 @@ def show_release(request: Request, model: str, version: str, connection: Reading
         "running_count": count,
         "rollouts": rollouts_of(connection, model, release["sequence"]),
     }
-    return page(request, "release.html", context, twin=f"/models/{model}/releases/{version}")
+    return page(request, "release.html", context, api=f"/models/{model}/releases/{version}")
 
 
 def previous_release(connection: Connection, model: str, sequence: int) -> dict[str, Any] | None:

@@ -8,7 +8,9 @@ from controller.api import sessions
 from controller.web import (
     alert_page,
     assets,
+    audit_page,
     device_page,
+    drift_page,
     fleet_page,
     model_pages,
     new_rollout,
@@ -20,6 +22,7 @@ from controller.web import (
 )
 from controller.web.headers import SecurityHeaders
 from controller.web.prefix import Below
+from controller.web.twin import Twins
 
 
 def install(app: FastAPI) -> None:
@@ -34,10 +37,13 @@ def install(app: FastAPI) -> None:
         new_rollout,  # before the pages of rollouts, whose names could be "new"
         rollout_pages,
         model_pages,
+        drift_page,
         alert_page,
+        audit_page,
         settings_page,
     ):
         app.include_router(module.router)
     app.include_router(sessions.router, prefix="/api/v1")
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(Twins)
     app.add_middleware(Below, root_path=app.state.services.settings.web.root_path)

@@ -10,13 +10,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
+from controller.api.problems import problem
 from controller.errors import UnauthenticatedError, http_status
 from controller.people.person import ANONYMOUS, Person
 from controller.people.roles import NONE
 from controller.web.rendering import base_path, page, redirect, with_query
+from controller.web.twin import NOT_PAGES, wants_json
 from shoal.errors import ShoalError
-
-_OURS = ("/api/", "/repository/", "/static/")
 
 
 class PageRoute(APIRoute):
@@ -29,25 +29,27 @@ class PageRoute(APIRoute):
             try:
                 return await handle(request)
             except UnauthenticatedError as error:
-                return _to_sign_in(request) or refusal(request, 401, error.sentence)
+                return _to_sign_in(request) or refusal(request, 401, error.sentence, error.code)
             except ShoalError as error:
-                return refusal(request, http_status(error), error.sentence)
+                return refusal(request, http_status(error), error.sentence, error.code)
             except RequestValidationError as error:
                 found = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors()[:3])
-                return refusal(request, 422, found)
+                return refusal(request, 422, found, "invalid-request")
 
         return with_pages
 
 
 def _to_sign_in(request: Request) -> Response | None:
     here = request.url.path.removeprefix(base_path(request)) or "/"
-    if here.startswith("/sign-in") or "part" in request.query_params:
+    if here.startswith("/sign-in") or "part" in request.query_params or wants_json(request):
         return None
     return redirect(request, with_query("/sign-in", next=here if request.method == "GET" else ""))
 
 
-def refusal(request: Request, status: int, sentence: str) -> Response:
-    """A page that says what was refused and why."""
+def refusal(request: Request, status: int, sentence: str, code: str) -> Response:
+    """A page that says what was refused and why; a problem document for programs."""
+    if wants_json(request):
+        return problem(status, code, sentence)
     if not hasattr(request.state, "person"):
         request.state.person = Person(ANONYMOUS, NONE)
     return page(request, "refusal.html", {"status": status, "sentence": sentence}, status=status)
@@ -61,7 +63,8 @@ def install(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> Response:
         here = request.url.path.removeprefix(base_path(request))
         wants_page = "text/html" in request.headers.get("accept", "")
-        if wants_page and not here.startswith(_OURS):
-            return refusal(request, error.status_code, f"{here}: {error.detail}")
+        if wants_page and not here.startswith(NOT_PAGES):
+            code = "not-found" if error.status_code == 404 else "http-error"
+            return refusal(request, error.status_code, f"{here}: {error.detail}", code)
         answer: Response = await as_problem(request, error)
         return answer

@@ -18,17 +18,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from controller.auth import person_of
 from controller.errors import NotFoundError
 from controller.people.person import Person
+from controller.people.roles import NONE, OPERATOR
 from controller.services import Services
 from controller.web import assets, forms, words
+from controller.web.twin import document, twin_path, wants_json
 from shoal import __version__
 
 Context = dict[str, Any]
 
-NAVIGATION = (
-    ("Fleet", "/"),
-    ("Rollouts", "/rollouts"),
-    ("Models", "/models"),
-    ("Alerts", "/alerts"),
+NAVIGATION = (  # name, path, key after g, and the least role that the link is for
+    ("Fleet", "/", "f", NONE),
+    ("Rollouts", "/rollouts", "r", NONE),
+    ("Models", "/models", "m", NONE),
+    ("Drift", "/drift", "d", NONE),
+    ("Alerts", "/alerts", "a", NONE),
+    ("Audit", "/audit", "u", OPERATOR),
 )
 
 
@@ -69,20 +73,36 @@ def base_path(request: Request) -> str:
 
 
 def page(
-    request: Request, template: str, context: Context, *, twin: str = "", status: int = 200
+    request: Request,
+    template: str,
+    context: Context,
+    *,
+    drawn: Context | None = None,
+    api: str = "",
+    status: int = 200,
 ) -> Response:
-    """A page, or the part of it that `?part=` asks for. `twin` is the API's path of its data."""
+    """A page, the part of it that `?part=` asks for, or its document as JSON (`twin`).
+
+    `context` is what there is to say, `drawn` what only the template needs; `api` is the API's path
+    of the same things.
+    """
+    base = base_path(request)
+    path = request.url.path.removeprefix(base) or "/"
+    api = f"{base}/api/v1{api}" if api else ""
+    if status == 200 and wants_json(request):
+        return document(context, path, api)
     person: Person = request.state.person
     token, fresh = _csrf(request, person)
-    base = base_path(request)
-    whole = context | {
+    query = f"?{request.url.query}" if request.url.query else ""
+    whole = context | (drawn or {}) | {
         "base": base,
-        "path": request.url.path.removeprefix(base) or "/",
+        "path": path,
         "person": person,
         "csrf": token,
-        "twin": f"{base}/api/v1{twin}" if twin else "",
+        "twin": f"{base}{twin_path(path)}{query}" if status == 200 else "",
+        "api": api,
         "asset": lambda name: f"{base}{assets.url(name)}",
-    }
+    }  # fmt: skip
     found = environment().get_template(template)
     part = request.query_params.get("part") if status == 200 else None
     if part is None:
@@ -91,7 +111,8 @@ def page(
         text = "".join(found.blocks[part](found.new_context(whole)))
     else:
         raise NotFoundError(f"part {part[:40]!r}: this page has no such part")
-    response = HTMLResponse(text, status, headers={"cache-control": "private, no-cache"})
+    headers = {"cache-control": "private, no-cache", "vary": "accept"}
+    response = HTMLResponse(text, status, headers=headers)
     if fresh:
         forms.set_cookie(request, response, forms.VISITOR, fresh)
     return response

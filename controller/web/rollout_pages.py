@@ -31,7 +31,7 @@ TROUBLED = (*BAD, ExecutionState.TIMED_OUT)
 def show_rollouts(request: Request, connection: Reading) -> Response:
     """All rollouts, newest first."""
     context = {"rollouts": list_rollouts(connection, ROLLOUTS_SHOWN)}
-    return page(request, "rollouts.html", context, twin="/rollouts")
+    return page(request, "rollouts.html", context, api="/rollouts")
 
 
 @router.get("/{rollout}")
@@ -53,7 +53,7 @@ def show_rollout(
         "state": state,
         "cursor": cursor,
     }
-    return page(request, "rollout.html", context, twin=f"/rollouts/{rollout}")
+    return page(request, "rollout.html", context, api=f"/rollouts/{rollout}")
 
 
 @router.post("/{rollout}/approve")

@@ -68,6 +68,15 @@ def percent(ratio: float | None) -> str:
     return f"{ratio * 100:.2g} %" if ratio < 0.1 else f"{ratio * 100:.0f} %"
 
 
+def percent_of(ratio: float | None) -> str:
+    """A share of a limit, in whole per cent, however far above it.
+
+    >>> percent_of(0.034), percent_of(1.7)
+    ('3 %', '170 %')
+    """
+    return DASH if ratio is None else f"{ratio * 100:.0f} %"
+
+
 def latency(microseconds: float | None) -> str:
     """A latency in the unit that reads best.
 
@@ -122,10 +131,11 @@ def tone(state: str) -> str:
 
 
 _TONES = {
-    **dict.fromkeys(("ok", "succeeded", "passed", "pass", "committed", "none"), "good"),
-    **dict.fromkeys(("failing", "fail", "error", "timed_out", "strong"), "bad"),
+    **dict.fromkeys(("ok", "succeeded", "passed", "pass", "committed", "none", "watching"), "good"),
+    **dict.fromkeys(("failing", "fail", "error", "timed_out", "strong", "drifting"), "bad"),
     **dict.fromkeys(
-        ("degraded", "paused", "awaiting_approval", "inconclusive", "warning", "moderate"), "warn"
+        ("degraded", "paused", "awaiting_approval", "inconclusive", "warning", "moderate",
+         "uncalibrated"), "warn"
     ),
     **dict.fromkeys(
         ("updating", "running", "releasing", "soaking", "evaluating", "rolling_back", "accepted",
@@ -173,6 +183,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "quantity": quantity,
     "rate": rate,
     "percent": percent,
+    "percent_of": percent_of,
     "latency": latency,
     "size": size,
     "moment": moment,

@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def fleet(tmp_path_factory):
     """Three devices that run release 1.0.0; release 2.0.0 is published."""
     with LocalFleet(tmp_path_factory.mktemp("fleet")) as fleet:

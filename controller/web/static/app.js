@@ -4,6 +4,7 @@
 
 (() => {
   const PERIOD_MS = 1000;
+  const KINDS = ["fleet", "rollout", "events", "telemetry"];
   const dirty = new Set();
   const shown = new WeakMap();
   let timer = null;
@@ -31,7 +32,7 @@
   }
 
   document.addEventListener("visibilitychange", () => {
-    if (!document.hidden) for (const kind of ["fleet", "rollout", "events", "telemetry"]) note(kind);
+    if (!document.hidden) for (const kind of KINDS) note(kind);
   });
 
   document.addEventListener("htmx:beforeSwap", (event) => {
@@ -67,22 +68,48 @@
     }
   }
 
+  function listen(url, tell) {
+    const source = new EventSource(url);
+    source.onopen = () => tell({ online: true });
+    source.onerror = () => {
+      tell({ online: false });
+      if (source.readyState === EventSource.CLOSED) setTimeout(() => listen(url, tell), 5000);
+    };
+    for (const kind of KINDS) source.addEventListener(kind, () => tell({ kind }));
+  }
+
+  // One tab listens and tells the others; when it closes, the lock goes to the next.
+  function takeTurns(url) {
+    const name = `shoal ${url}`;
+    const channel = new BroadcastChannel(name);
+    let online = null;
+    channel.onmessage = ({ data }) => {
+      if (!data.ask) hear(data);
+      else if (online !== null) channel.postMessage({ online });
+    };
+    navigator.locks.request(name, () => {
+      listen(url, (message) => {
+        if ("online" in message) online = message.online;
+        hear(message);
+        channel.postMessage(message);
+      });
+      return new Promise(() => {}); // held until the tab closes
+    });
+    channel.postMessage({ ask: true });
+  }
+
+  // However many tabs there are, one connection: by a shared worker, or where a browser has none
+  // by taking turns; only without either (and without TLS) each tab has its own.
   function connect() {
     const url = new URL(document.body.dataset.stream, location.href).href;
+    addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
     if (window.SharedWorker) {
       const { port } = new SharedWorker(document.body.dataset.worker);
       port.onmessage = (event) => hear(event.data);
       port.postMessage({ url });
       addEventListener("pagehide", () => port.postMessage({ leave: true }));
-      addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
-      return;
-    }
-    const source = new EventSource(url);
-    source.onopen = () => hear({ online: true });
-    source.onerror = () => hear({ online: false });
-    for (const kind of ["fleet", "rollout", "events", "telemetry"]) {
-      source.addEventListener(kind, () => hear({ kind }));
-    }
+    } else if (navigator.locks && window.BroadcastChannel) takeTurns(url);
+    else listen(url, hear);
   }
 
   // Times
@@ -111,6 +138,35 @@
     const question = event.target.dataset.confirm;
     if (question && !confirm(question)) event.preventDefault();
   });
+
+  // Keys: `g` and a letter go to a page, `/` to its search, `n` to the next page, `?` lists them
+
+  const keys = document.getElementById("keys");
+  const GO_MS = 1500;
+  let going = 0;
+
+  function act(key) {
+    if (going > Date.now() - GO_MS) {
+      going = 0;
+      return document.querySelector(`[data-key="${CSS.escape(key)}"]`);
+    }
+    if (key === "g") going = Date.now();
+    if (key === "n") return document.querySelector('main a[rel="next"]');
+    if (key === "?" && !keys.open) keys.showModal();
+    return null;
+  }
+
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if (event.target.closest("input, select, textarea, [contenteditable]")) return;
+    const search = event.key === "/" && document.querySelector('main input[type="search"]');
+    if (search) {
+      event.preventDefault();
+      search.select();
+      search.focus();
+    } else act(event.key)?.click();
+  });
+  document.getElementById("keys-hint").hidden = false;
 
   tellTimes(document);
   setInterval(() => tellTimes(document), PERIOD_MS);

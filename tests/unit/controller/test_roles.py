@@ -37,7 +37,7 @@ VIEWING_CHANGES = {
     "POST /settings/password",
 }
 OPERATORS_READ = {
-    "GET /audit", "GET /enrolment-tokens", "GET /admissions",
+    "GET /audit", "GET /audit/export", "GET /enrolment-tokens", "GET /admissions",
     "GET /rollouts/new",
     "GET /devices/{device}/commands", "GET /devices/{device}/commands/{command}",
 }  # fmt: skip
