@@ -29,6 +29,19 @@ def _running(fleet):
     return json.loads((fleet.controller.folder / "controller.json").read_bytes())
 
 
+def _kill(fleet, find):
+    """Kill a part of the controller; one that is just being started again has no process yet."""
+
+    def killed():
+        try:
+            os.kill(find(_running(fleet)), signal.SIGKILL)
+        except ProcessLookupError:
+            return None
+        return True
+
+    fleet.wait_for(killed, 30.0, "the part runs")
+
+
 def _expect_whole_sequences(player, boots):
     found = player.boots()
     assert len(found) == boots
@@ -48,9 +61,9 @@ def test_killed_broker_and_ingest_lose_and_double_nothing(
     device.enrol({"echo-parts": _source(write_numbers(ROWS), rate_hz=RATE_HZ)})
     device.start()
     device.run(make_echo_package("echo-parts", fleet.signer))
-    for part in (_running(fleet)["broker"]["pid"], _running(fleet)["ingest_pid"]):
+    for find in (lambda now: now["broker"]["pid"], lambda now: now["ingest_pid"]):
         so_far = device.total("in_count")
-        os.kill(part, signal.SIGKILL)
+        _kill(fleet, find)
         device.wait(lambda before=so_far: device.total("in_count") > before, "reports again")
     assert device.total("in_count") < ROWS, "the rows were all read before the kills"
     device.wait_until_settled()
