@@ -108,7 +108,7 @@ def test_every_reading_route_answers(with_pump, operator):
         query = "?model=pump" if path.endswith("/drift") else ""
         answer = with_pump.get(path.format(**VALUES) + query, headers=operator)
         nothing_yet = path.endswith(
-            ("/drift", "/alerts/{number}", "/{command}", "/{name}", "/{change}")
+            ("}/drift", "/alerts/{number}", "/{command}", "/{name}", "/{change}")
         )
         expected = 404 if nothing_yet else 200
         assert answer.status_code == expected, f"{path}: {answer.text}"
