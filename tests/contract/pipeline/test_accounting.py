@@ -157,7 +157,7 @@ async def test_a_hanging_worker_is_killed_at_its_deadline_and_costs_no_row(
     assert (found.in_count, found.ok, found.failed, found.dropped) == (500, 500, {}, {})
     _assert_answers_match(run, row)
     codes = [(one.code, one.recovered) for one in run.incidents]
-    assert codes.count(("deadline-missed", True)) >= 2
+    assert codes.count(("deadline-missed", True)) >= len(set(hung))  # one, if the rows came fast
     assert set(codes) == {("deadline-missed", True)}
     for pid in hung:
         with pytest.raises(ProcessLookupError):

@@ -248,7 +248,7 @@ def _seal_again(released):
 
 
 def test_the_documented_check_without_shoal_accepts_and_refuses(released, repository_root):
-    text = (repository_root / "docs" / "operations" / "release.md").read_text()
+    text = (repository_root / "docs" / "how-to" / "release.md").read_text()
     (recipe,) = re.findall(r"```sh\n(python3 - .*?)```", text, re.S)
     public = base64.b64encode(released.signer.public_key).decode()
 
