@@ -15,12 +15,25 @@ BUCKET_MS = 300_000
 MODEL = "weather"
 
 PAGES = (
-    "/", "/?q=state:nonsense", "/devices/jfk-pi4", "/rollouts", "/rollouts/r-1",
+    "/",
+    "/?q=state:nonsense",
+    "/devices/jfk-pi4",
+    "/rollouts",
+    "/rollouts/r-1",
     "/rollouts/{rollout}",
-    "/rollouts/new?release=weather+2.0.0", "/models", "/models/weather", "/models/weather/2.0.0",
-    "/drift", "/drift?state=drifting", "/alerts", "/alerts?state=ended", "/audit",
-    "/audit?actor=nobody", "/settings", "/sign-in",
-)  # fmt: skip
+    "/rollouts/new?release=weather+2.0.0",
+    "/models",
+    "/models/weather",
+    "/models/weather/2.0.0",
+    "/drift",
+    "/drift?state=drifting",
+    "/alerts",
+    "/alerts?state=ended",
+    "/audit",
+    "/audit?actor=nobody",
+    "/settings",
+    "/sign-in",
+)
 """Every page, some of them without anything to show."""
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import httpx
 import uvicorn
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
@@ -22,9 +23,8 @@ HOST = "127.0.0.1"
 NOT_PASSED_ON = {"transfer-encoding", "content-length", "connection", "host"}
 
 
-def _proxy(upstream, prefix, keeps):
+def _proxy(client, prefix, keeps):
     """Passes on what is below `prefix`, with it or without it."""
-    client = httpx.AsyncClient(base_url=upstream, timeout=None)
 
     async def pass_on(request):
         path = request.url.path
@@ -40,7 +40,10 @@ def _proxy(upstream, prefix, keeps):
         )
         answer = await client.send(asked, stream=True)
         headers = {k: v for k, v in answer.headers.items() if k not in NOT_PASSED_ON}
-        return StreamingResponse(answer.aiter_raw(), answer.status_code, headers)
+        closing = BackgroundTask(answer.aclose)
+        return StreamingResponse(
+            answer.aiter_raw(), answer.status_code, headers, background=closing
+        )
 
     return Starlette(routes=[Route("/{path:path}", pass_on, methods=["GET", "POST"])])
 
@@ -58,11 +61,13 @@ def second_process(config, prefix, *, keeps):
     services.announcer = announcer = Announcer(services)
     server, listening = _server(build_app(services))
     upstream = f"http://{HOST}:{listening.getsockname()[1]}"
-    proxy, outside = _server(_proxy(upstream, prefix, keeps))
+    client = httpx.AsyncClient(base_url=upstream, timeout=None)
+    proxy, outside = _server(_proxy(client, prefix, keeps))
 
     async def run():
         watching = asyncio.create_task(announcer.run())
-        await asyncio.gather(server.serve([listening]), proxy.serve([outside]))
+        async with client:
+            await asyncio.gather(server.serve([listening]), proxy.serve([outside]))
         watching.cancel()
 
     thread = threading.Thread(target=asyncio.run, args=(run(),))

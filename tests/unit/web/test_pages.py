@@ -12,7 +12,8 @@ from controller.web import assets
 
 from .conftest import csrf_of, sign_in
 
-PAGES = ["/", "/rollouts", "/models", "/alerts", "/devices/gw-1"]
+PAGES = ["/", "/rollouts", "/models", "/drift", "/alerts", "/devices/gw-1"]
+JSON = {"headers": {"accept": "application/json"}}
 INLINE = re.compile(r"<style|\sstyle=|\son[a-z]+=\"|<script(?![^>]*\ssrc=)", re.I)
 
 
@@ -37,6 +38,26 @@ async def test_every_page_links_its_json_twin(site, add_devices, path):
         twin = re.search(r'rel="alternate" type="application/json" href="([^"]+)"', page.text)[1]
         answer = await browser.get(twin.replace("&amp;", "&"))
         assert answer.headers["content-type"] == "application/json"
+        assert answer.json()["page"] == path
+
+
+async def test_refusal_of_a_twin_is_a_problem_document(site):
+    async with site.browser() as browser:
+        for path, more in (("/devices/nobody.json", {}), ("/devices/nobody", JSON)):
+            answer = await browser.get(path, **more)
+            assert answer.status_code == 404
+            assert answer.headers["content-type"] == "application/problem+json"
+        site.people("none")
+        assert (await browser.get("/drift.json")).status_code == 401
+
+
+@pytest.mark.parametrize("query", ["since=yesterday", "before=x", "before=-1"])
+async def test_audit_page_says_what_is_wrong_with_its_address(site, query):
+    async with site.browser() as browser:
+        await sign_in(browser, site.token)
+        answer = await browser.get(f"/audit?{query}")
+        assert answer.status_code == 422
+        assert query.partition("=")[0] in answer.text
 
 
 async def test_everything_is_below_the_prefix_of_a_proxy(site, add_devices):
