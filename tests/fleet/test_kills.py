@@ -5,6 +5,7 @@ The model answers with the row's own number, so the answers name every row that 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -30,16 +31,9 @@ def _running(fleet):
 
 
 def _kill(fleet, find):
-    """Kill a part of the controller; one that is just being started again has no process yet."""
-
-    def killed():
-        try:
-            os.kill(find(_running(fleet)), signal.SIGKILL)
-        except ProcessLookupError:
-            return None
-        return True
-
-    fleet.wait_for(killed, 30.0, "the part runs")
+    """Kill a part of the controller; ingest may have died with the broker, and is dead then."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(find(_running(fleet)), signal.SIGKILL)
 
 
 def _expect_whole_sequences(player, boots):
