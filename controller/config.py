@@ -104,14 +104,12 @@ class RolloutSettings:
 
 @dataclass(frozen=True, slots=True)
 class RegistrySettings:
-    """Names of releases, and how long releases are kept."""
+    """Names of releases."""
 
     approvals: int = 0
     """How many other people must agree before an alias of `signed_off` moves."""
     signed_off: str = "champion"
     """The aliases that it holds for, with commas between."""
-    keep_last: int = 0
-    """Retention: so many releases a model stay besides those in use; 0: all."""
 
     def approvals_for(self, alias: str) -> int:
         """How many other people must agree before this alias moves."""
@@ -313,8 +311,6 @@ def _registry_problems(registry: RegistrySettings) -> list[str]:
         problems.append(
             f"registry.approvals: expected 0 to {MAX_APPROVALS}, got {registry.approvals}"
         )
-    if registry.keep_last < 0:
-        problems.append(f"registry.keep_last: expected 0 or more, got {registry.keep_last}")
     problems += [
         f"registry.signed_off: {one!r} is no name of an alias"
         for one in sorted(registry.signed_off_aliases)

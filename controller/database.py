@@ -38,10 +38,11 @@ def open_engine(url: str) -> Engine:
 
 
 def create_tables(engine: Engine) -> None:
-    """Make missing tables and columns; refuse a database of another schema version."""
+    """Make missing tables, columns and indexes; refuse a database of another schema version."""
     with writing(engine) as connection:  # or another process could come between look and make
         metadata.create_all(connection)
         _add_columns(connection)
+        _add_indexes(connection)
         found = connection.scalar(select(settings.c.value).where(settings.c.key == "schema"))
         if found is None:
             connection.execute(insert(settings).values(key="schema", value=SCHEMA_VERSION))
@@ -63,6 +64,16 @@ def _add_columns(connection: Connection) -> None:
             if column.name not in known:
                 words = CreateColumn(column).compile(dialect=connection.dialect)
                 connection.exec_driver_sql(f"ALTER TABLE {quote(table.name)} ADD COLUMN {words}")
+
+
+def _add_indexes(connection: Connection) -> None:
+    """What later versions look up in tables of an older one."""
+    found = inspect(connection)
+    for table in metadata.sorted_tables:
+        known = {one["name"] for one in found.get_indexes(table.name)}
+        for index in sorted(table.indexes, key=lambda one: str(one.name)):
+            if index.name not in known:
+                index.create(connection)
 
 
 @contextmanager

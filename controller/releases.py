@@ -25,7 +25,6 @@ from shoal.protocol.envelope import encode_envelope
 Document = dict[str, Any]
 
 PENDING, RELEASED, WITHDRAWN = "pending-signature", "released", "withdrawn"
-RETIRED = "retired"
 """Its model files may be gone (`registry.retention`)."""
 
 
@@ -203,8 +202,6 @@ def _brief(row: RowMapping) -> Document:
 
 
 def _state(row: RowMapping) -> str:
-    if row["retired_ms"] is not None:
-        return RETIRED
     if row["withdrawn_ms"] is not None:
         return WITHDRAWN
     return PENDING if row["released_ms"] is None else RELEASED

@@ -18,6 +18,7 @@ from cryptography import x509
 from sqlalchemy import Connection, Engine, Table, func, select, text
 
 from controller.database import reading
+from controller.drift.compare import STRONG
 from controller.repository.status import describe_status
 from controller.rollouts.states import ACTIVE_ROLLOUT
 from controller.schema import (
@@ -46,8 +47,6 @@ COST_FACTOR = 50
 ENDING_KEEP_SECONDS = 600.0
 ENDING_SOON_MS = 7 * 86_400_000
 ROWS_OF: tuple[Table, ...] = (windows, statistics, health, events, predictions)
-DRIFTED = 0.25
-"""A noise-corrected PSI that people call a shift; what counts as drift, alerts decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ class ModelFigures:
     failed_ratio: float
     latency_p95_seconds: float
     drifted: int
-    """Devices whose worst feature is beyond `DRIFTED`."""
+    """Devices whose worst feature is beyond `STRONG`: far from training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +170,7 @@ def _models(connection: Connection) -> tuple[ModelFigures, ...]:
             func.sum(c.rows_per_second),
             func.avg(c.failed_ratio),
             func.avg(c.latency_p95_us),
-            func.count().filter(c.drift > DRIFTED),
+            func.count().filter(c.drift > STRONG),
         )
         .where(c.active_version.is_not(None))
         .group_by(c.model, c.active_version)

@@ -27,7 +27,6 @@ releases = Table(
     Column("signed_by", JSON, nullable=False),  # key ids
     Column("published_ms", BigInteger, nullable=False),
     Column("published_by", String(80), nullable=False),
-    Column("retired_ms", BigInteger),  # its model files may be gone: `registry.retention`
     Column("retired_by", String(80)),
     Index("releases_by_version", "model", "version", unique=True),
 )

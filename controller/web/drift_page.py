@@ -92,6 +92,7 @@ def link_alerts(connection: Connection, rows: list[Row]) -> None:
         rest = (row["model"], row["family"], row["field"])
         own = found.get(("place", row["site"], *rest))
         row["alert"] = own or found.get(("device", row["worst_device"], *rest))
+        row["alert_subject"] = row["site"] if own else row["worst_device"]
 
 
 def furthest_devices(connection: Connection, model: str | None) -> list[Row]:

@@ -13,6 +13,7 @@ import time
 from itertools import pairwise
 
 import pytest
+from local_fleet.memory import PROC, children
 
 ROWS = 3000
 RATE_HZ = 200.0
@@ -30,10 +31,22 @@ def _running(fleet):
     return json.loads((fleet.controller.folder / "controller.json").read_bytes())
 
 
-def _kill(fleet, find):
-    """Kill a part of the controller; ingest may have died with the broker, and is dead then."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(find(_running(fleet)), signal.SIGKILL)
+def _kill_broker(fleet):
+    os.kill(_running(fleet)["broker"]["pid"], signal.SIGKILL)
+
+
+def _kill_ingest(fleet):
+    """Once it runs: it may have ended with the broker, and be started again."""
+
+    def killed():
+        for pid in children(fleet.children["controller"].pid):
+            with contextlib.suppress(OSError):  # it may just have ended
+                if b"controller.ingest" in (PROC / str(pid) / "cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+                    return True
+        return None
+
+    fleet.wait_for(killed, 60.0, "ingest runs")
 
 
 def _expect_whole_sequences(player, boots):
@@ -55,9 +68,9 @@ def test_killed_broker_and_ingest_lose_and_double_nothing(
     device.enrol({"echo-parts": _source(write_numbers(ROWS), rate_hz=RATE_HZ)})
     device.start()
     device.run(make_echo_package("echo-parts", fleet.signer))
-    for find in (lambda now: now["broker"]["pid"], lambda now: now["ingest_pid"]):
+    for kill in (_kill_broker, _kill_ingest):
         so_far = device.total("in_count")
-        _kill(fleet, find)
+        kill(fleet)
         device.wait(lambda before=so_far: device.total("in_count") > before, "reports again")
     assert device.total("in_count") < ROWS, "the rows were all read before the kills"
     device.wait_until_settled()

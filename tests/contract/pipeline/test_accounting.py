@@ -147,6 +147,9 @@ async def test_a_hanging_worker_is_killed_at_its_deadline_and_costs_no_row(
     hung = []
 
     def stop():
+        if worker.pid in hung:  # answers from before it hung still come in
+            run.plans.insert(0, (len(run.answers) + 1, stop))
+            return
         hung.append(worker.pid)
         os.kill(worker.pid, signal.SIGSTOP)
 
@@ -157,7 +160,7 @@ async def test_a_hanging_worker_is_killed_at_its_deadline_and_costs_no_row(
     assert (found.in_count, found.ok, found.failed, found.dropped) == (500, 500, {}, {})
     _assert_answers_match(run, row)
     codes = [(one.code, one.recovered) for one in run.incidents]
-    assert codes.count(("deadline-missed", True)) >= len(set(hung))  # one, if the rows came fast
+    assert codes.count(("deadline-missed", True)) >= 2
     assert set(codes) == {("deadline-missed", True)}
     for pid in hung:
         with pytest.raises(ProcessLookupError):

@@ -8,7 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, inspect, select
 
 from controller import audit, schema
 from controller.database import create_tables, open_engine, reading, writing
@@ -113,4 +113,23 @@ def test_a_database_of_an_older_version_gets_the_columns_that_it_lacks(tmp_path)
     with reading(engine) as connection:
         assert connection.execute(select(schema.waves.c.needs_approval)).scalars().all() == [False]
         assert connection.execute(select(schema.rollouts.c.started_by)).all() == []
+    engine.dispose()
+
+
+def test_a_database_of_an_older_version_gets_the_indexes_that_it_lacks(tmp_path):
+    engine = open_engine(f"sqlite:///{tmp_path / 'old.sqlite'}")
+    create_tables(engine)
+
+    def indexes():
+        return {one["name"] for one in inspect(engine).get_indexes("audit")}
+
+    names = indexes()
+    assert names
+    with writing(engine) as connection:
+        for name in names:
+            connection.exec_driver_sql(f"DROP INDEX {name}")
+    assert indexes() == set()
+    for _ in range(2):  # the second time there is nothing to do
+        create_tables(engine)
+        assert indexes() == names
     engine.dispose()

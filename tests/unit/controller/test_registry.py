@@ -186,10 +186,10 @@ def test_a_change_is_made_by_enough_people_and_by_nobodys_refusal(needed, answer
 
 def test_configured_aliases_are_names(tmp_path):
     path = tmp_path / "c.toml"
-    path.write_text('[registry]\napprovals = 9\nkeep_last = -1\nsigned_off = "champion, No!"\n')
+    path.write_text('[registry]\napprovals = 9\nsigned_off = "champion, No!"\n')
     with pytest.raises(InvalidInputError) as refused:
         load_settings(path)
-    for words in ("registry.approvals", "registry.keep_last", "registry.signed_off: 'No!'"):
+    for words in ("registry.approvals", "registry.signed_off: 'No!'"):
         assert words in refused.value.sentence
 
 

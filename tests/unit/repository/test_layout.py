@@ -51,7 +51,7 @@ def test_every_extra_belongs_to_something(project):
         "agent-small",
         "agent-modbus",
     }
-    assert extras == agents | {"controller", "client", "author", "author-mlflow", "demo"}
+    assert extras == agents | {"controller", "client", "author", "demo"}
 
 
 @pytest.mark.parametrize(
