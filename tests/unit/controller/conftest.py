@@ -17,11 +17,14 @@ import httpx
 import msgspec
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import insert
 
+from controller import schema
 from controller.app import build_app, build_services
 from controller.config import load_settings
-from controller.database import reading
+from controller.database import reading, writing
 from controller.enrolment import Sealed, create_token, enrol
+from controller.people.directory import secret_hash
 from controller.people.person import Person
 from controller.people.roles import ADMIN
 from controller.releases import publish as upload
@@ -69,6 +72,28 @@ def services(tmp_path: Path, template: Path) -> Iterator[Services]:
     services = build_services(load_settings(folder / "controller.toml"))
     yield services
     services.engine.dispose()
+
+
+@pytest.fixture
+def add_people(services: Services) -> Callable[[dict[str, str], str], None]:
+    """`add_people({"ann": "releaser"}, "ann")`: tokens that are a name each; one has an account.
+
+    What begins with that one's name is theirs.
+    """
+
+    def add(people: dict[str, str], known: str) -> None:
+        with writing(services.engine) as connection:
+            connection.execute(insert(schema.users).values(
+                name=known, role=people[known], password_hash="", created_ms=1, created_by="x",
+                password_ms=1,
+            ))  # fmt: skip
+            for name, role in people.items():
+                connection.execute(insert(schema.api_tokens).values(
+                    token_id=name, name=name, role=role, token_hash=secret_hash(name),
+                    created_ms=1, owner=known if name.startswith(known) else "",
+                ))  # fmt: skip
+
+    return add
 
 
 class Signers:

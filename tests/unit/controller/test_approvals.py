@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import update
 
 from controller import schema
 from controller.config import RolloutSettings
 from controller.database import writing
-from controller.people.directory import secret_hash
 from controller.rollouts.engine import Engine
 
 PLAN = {
@@ -21,19 +20,10 @@ PLAN = {
 
 
 @pytest.fixture
-def ask(api, services, enrolled, make_pump, release):
+def ask(api, add_people, enrolled, make_pump, release):
     """`ask("bob", "approve", reason=…)`: what a person asks of r-1, and the answer."""
     people = {"olga": "operator", "ann": "releaser", "bob": "releaser", "bob's script": "releaser"}
-    with writing(services.engine) as connection:
-        connection.execute(insert(schema.users).values(
-            name="bob", role="releaser", password_hash="", created_ms=1, created_by="ann",
-            password_ms=1,
-        ))  # fmt: skip
-        for name, role in people.items():
-            connection.execute(insert(schema.api_tokens).values(
-                token_id=name, name=name, role=role, token_hash=secret_hash(name), created_ms=1,
-                owner="bob" if name.startswith("bob") else "",
-            ))  # fmt: skip
+    add_people(people, "bob")
     for device in ("gw-1", "gw-2"):
         enrolled(device)
     release(make_pump())

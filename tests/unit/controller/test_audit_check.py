@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 
 from controller import audit, audit_check
 from controller.audit_check import AGAIN_MS, ChainCheck
@@ -38,7 +38,7 @@ def test_each_look_goes_on_where_the_last_one_stopped(log):
 
 def test_a_changed_row_is_found_and_stays_found(log):
     with writing(log) as connection:
-        third = connection.scalar(table.select().with_only_columns(table.c.id).offset(2).limit(1))
+        third = connection.scalar(select(table.c.id).order_by(table.c.id).offset(2).limit(1))
         connection.execute(update(table).where(table.c.id == third).values(actor="eve"))
     check = ChainCheck()
     assert _look(check, log).broken_id == third

@@ -8,12 +8,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import insert
 
 from controller import schema
 from controller.config import RegistrySettings, load_settings
-from controller.database import reading, writing
-from controller.people.directory import secret_hash
+from controller.database import reading
 from controller.registry.card import card_of, render
 from controller.registry.lineage import graph
 from controller.registry.signoff import outcome
@@ -24,22 +22,13 @@ from shoal.protocol.manifest import Lineage, ModelCard
 
 
 @pytest.fixture
-def ask(api, services, make_pump, release):
+def ask(api, add_people, make_pump, release):
     """`ask("ann", "PUT", "/models/pump/aliases/champion", version="1.0")`: status and answer.
 
     Releases 1.0 and 2.0 of pump are there.
     """
     people = {"ann": "releaser", "ann's script": "releaser", "bob": "releaser", "olga": "operator"}
-    with writing(services.engine) as connection:
-        connection.execute(insert(schema.users).values(
-            name="ann", role="releaser", password_hash="", created_ms=1, created_by="x",
-            password_ms=1,
-        ))  # fmt: skip
-        for name, role in people.items():
-            connection.execute(insert(schema.api_tokens).values(
-                token_id=name, name=name, role=role, token_hash=secret_hash(name), created_ms=1,
-                owner="ann" if name.startswith("ann") else "",
-            ))  # fmt: skip
+    add_people(people, "ann")
     release(make_pump())
     release(make_pump("2.0", 2, data=b"another"))
 
