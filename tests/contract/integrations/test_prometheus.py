@@ -127,6 +127,7 @@ def controller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(build_app(services), log_config=None, lifespan="off"))
     listener = socket.socket()
     listener.bind((HOST, 0))
+    listener.listen()  # from now on: who comes before the server waits
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     yield f"{HOST}:{listener.getsockname()[1]}"
