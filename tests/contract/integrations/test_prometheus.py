@@ -175,6 +175,8 @@ def prometheus(
 
 def _scraped(client: httpx.Client) -> bool:
     with contextlib.suppress(httpx.TransportError):
+        if not client.get(client.base_url.join("/-/ready")).is_success:
+            return False  # while it starts it answers every query with words
         found = _query(client, 'count_over_time(up{job="shoal"}[1m])')
         return bool(found) and float(found[0]["value"][1]) >= 3
     return False
